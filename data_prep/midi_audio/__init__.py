@@ -1,0 +1,1 @@
+"""The TFDS builder and the demo guitar."""

@@ -1,0 +1,38 @@
+"""Finds gin configs: those that come with the package, and the user's own."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+from neural_midi_synth.errors import DataError
+
+_PACKAGE = pathlib.Path(__file__).resolve().parent
+
+
+def folder() -> pathlib.Path:
+    """Returns the folder of the configs that come with the package: `gin/` of the installed package or the checkout."""
+    installed = _PACKAGE / "gin"
+    return installed if installed.is_dir() else _PACKAGE.parent / "gin"
+
+
+def find(name: str | os.PathLike) -> pathlib.Path:
+    """Finds a gin config.
+
+    Args:
+      name: A path to a file, or the name of a config of the package such as `models/guitar.gin`; the suffix `.gin`
+        may be left out.
+
+    Returns:
+      The path of an existing file. A file of the user's own goes before one of the package.
+
+    Raises:
+      DataError: There is no such file.
+    """
+    wanted = pathlib.Path(name)
+    names = [wanted] if wanted.suffix == ".gin" else [wanted, wanted.with_name(wanted.name + ".gin")]
+    for candidate in [*names, *(folder() / each for each in names)]:
+        if candidate.is_file():
+            return candidate
+    have = sorted(path.relative_to(folder()).as_posix() for path in folder().glob("*/*.gin"))
+    raise DataError(f"{name}: no such gin config. Give a path to a file, or one of: {', '.join(have)}.")

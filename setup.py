@@ -1,0 +1,74 @@
+"""Metadata of the package: gin/ and data_prep/ stand beside the library in the checkout, inside it when installed."""
+
+import pathlib
+
+from setuptools import setup
+
+here = pathlib.Path(__file__).parent
+readme = here / "README.md"
+
+setup(
+    name="neural_midi_synth",
+    version="0.1.0",
+    description="Learns an instrument from a recording and its MIDI annotation, and plays any MIDI file with it.",
+    long_description=readme.read_text(encoding="utf-8") if readme.exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.14",
+    # ddsp 3.7.0 is needed too, but its metadata forbids every TensorFlow newer than 2.11 although it runs on them:
+    # `pip install --no-deps ddsp==3.7.0`. What ddsp itself imports is listed here.
+    install_requires=[
+        "absl-py",
+        "gin-config>=0.5.0",
+        "librosa>=0.11",
+        "matplotlib>=3.8",
+        "note-seq==0.0.5",
+        "numpy>=1.26",
+        "rpp>=0.5",
+        "scipy>=1.11",
+        "soundfile>=0.13",
+        "soxr>=0.5",
+        "tensorboard>=2.20",
+        "tensorflow>=2.20,<2.22",
+        "tensorflow-datasets>=4.9.9",
+        "tensorflow-probability>=0.25",
+        "tf-keras>=2.20,<2.22",
+        "tqdm",
+    ],
+    packages=[
+        "neural_midi_synth",
+        "neural_midi_synth.data_prep",
+        "neural_midi_synth.data_prep.midi_audio",
+        "neural_midi_synth.gin",
+    ],
+    package_dir={
+        "neural_midi_synth": "neural_midi_synth",
+        "neural_midi_synth.data_prep": "data_prep",
+        "neural_midi_synth.gin": "gin",
+    },
+    package_data={
+        "neural_midi_synth.gin": ["*/*.gin"],
+        "neural_midi_synth.data_prep": [
+            f"demo_guitar/**/*.{kind}" for kind in ("mp3", "mid", "RPP", "flac", "txt", "md")
+        ],
+        "neural_midi_synth.data_prep.midi_audio": ["*.txt", "*.md", "*.tsv"],
+    },
+    entry_points={
+        "console_scripts": [
+            "nms_train = neural_midi_synth.train:run",
+            "nms_evaluate = neural_midi_synth.evaluate:run",
+            "nms_render = neural_midi_synth.render:run",
+        ]
+    },
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Multimedia :: Sound/Audio :: Sound Synthesis",
+    ],
+)
