@@ -1,0 +1,402 @@
+"""ddsp's processors with a state, so that a clip is a stream with one block.
+
+Each processor subclasses the one of ddsp, keeps its `get_controls`, and computes its signal in `step(controls, state)`,
+which returns the signal of one block and the state the next block starts from. `get_signal` is that step on the whole
+clip. `ProcessorGroup` wires them as ddsp's does.
+
+Frames are windowed in pairs, so the samples between two frames are known when the second one has come: a stream is one
+hop behind its controls. Signal `i` of a stream is sample `i - hop` of the clip.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import ddsp
+import gin
+import numpy as np
+import tensorflow as tf
+
+State = dict[str, Any]
+
+_CYCLE = 2**32  # phase units a cycle
+_LOW = 16  # harmonics of one group; see `_harmonic_sum`
+
+
+@gin.configurable(module="nms")
+class Harmonic(ddsp.synths.Harmonic):
+    """A bank of harmonic oscillators on one phase.
+
+    The sum of ddsp's `Harmonic`, computed another way. The phase is counted in 2³² steps a cycle and wraps exactly, so
+    it neither drifts nor blurs however long it plays. Harmonic `k` is `sin(kφ)`, and the sine of a sum of angles
+    splits the bank into low and high multiples of φ: no frequency or amplitude of a single harmonic is ever stored at
+    audio rate.
+    """
+
+    def __init__(
+        self,
+        sample_rate: int = gin.REQUIRED,
+        hop: int = gin.REQUIRED,
+        n_harmonics: int = gin.REQUIRED,
+        f0_ratio: float = 1.0,
+        amp_resample_method: str = "window",
+        normalize_below_nyquist: bool = True,
+        scale_fn: Any = ddsp.core.exp_sigmoid,
+        name: str = "harmonic",
+    ) -> None:
+        """Describes the bank.
+
+        Args:
+            sample_rate: Samples a second.
+            hop: Samples a frame.
+            n_harmonics: Oscillators in the bank.
+            f0_ratio: Factor on the fundamental frequency: 1.5 plays the fifth.
+            amp_resample_method: How amplitudes go from frame to frame: 'window' (overlapping Hann windows) or 'linear'.
+            normalize_below_nyquist: Whether harmonics above half the sample rate are removed before normalising.
+            scale_fn: Maps network outputs to amplitudes.
+            name: Name of the layer, under which the group's DAG finds it.
+        """
+        if amp_resample_method not in ("window", "linear"):
+            raise ValueError(f"Harmonic.amp_resample_method: '{amp_resample_method}' is neither 'window' nor 'linear'.")
+        super().__init__(
+            n_samples=None,
+            sample_rate=sample_rate,
+            scale_fn=scale_fn,
+            normalize_below_nyquist=normalize_below_nyquist,
+            amp_resample_method=amp_resample_method,
+            name=name,
+        )
+        self.hop = hop
+        self.n_harmonics = n_harmonics
+        self.f0_ratio = f0_ratio
+
+    def get_controls(
+        self, amplitudes: tf.Tensor, harmonic_distribution: tf.Tensor, f0_hz: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """As ddsp's, at `f0_ratio` times the frequency.
+
+        Args:
+            amplitudes: Network outputs `[batch, n_frames, 1]`.
+            harmonic_distribution: Network outputs `[batch, n_frames, n_harmonics]`.
+            f0_hz: Fundamental frequency in Hz, `[batch, n_frames, 1]`.
+
+        Returns:
+            The same names: amplitudes above 0, a distribution that sums to 1, and the frequency of the first harmonic.
+        """
+        return super().get_controls(amplitudes, harmonic_distribution, f0_hz * self.f0_ratio)
+
+    def initial_state(self, batch: int | tf.Tensor) -> State:
+        """Silence at phase 0. Shapes: phase int64 `[batch]`, last frame's f0 `[batch, 1, 1]`, harmonics `[batch, 1, k]`."""
+        return {
+            "phase": tf.zeros([batch], tf.int64),
+            "f0_hz": tf.zeros([batch, 1, 1]),
+            "harmonics": tf.zeros([batch, 1, self.n_harmonics]),
+        }
+
+    def step(self, controls: dict[str, tf.Tensor], state: State) -> tuple[tf.Tensor, State]:
+        """Plays the samples up to the newest frame.
+
+        Args:
+            controls: What `get_controls` returns, for `n_frames` frames.
+            state: Of the block before.
+
+        Returns:
+            Signal `[batch, n_frames * hop]`, one hop behind the controls, and the next state.
+        """
+        f0_hz = tf.concat([state["f0_hz"], controls["f0_hz"]], axis=1)
+        harmonics = controls["amplitudes"] * controls["harmonic_distribution"]
+        harmonics = tf.concat([state["harmonics"], harmonics], axis=1)
+        phase, last_phase = self._phase(f0_hz[:, :, 0], state["phase"])
+        rise = np.arange(self.hop, dtype=np.float32) / self.hop
+        if self.amp_resample_method == "window":
+            rise = 0.5 - 0.5 * np.cos(math.pi * rise)
+        pairs = _harmonic_sum(phase, tf.stack([harmonics[:, :-1], harmonics[:, 1:]], axis=2))
+        signal = pairs[:, :, 0] + tf.cast(rise, tf.float32) * (pairs[:, :, 1] - pairs[:, :, 0])
+        signal = tf.reshape(signal, [tf.shape(signal)[0], -1])
+        return signal, {"phase": last_phase, "f0_hz": f0_hz[:, -1:], "harmonics": harmonics[:, -1:]}
+
+    def get_signal(self, amplitudes: tf.Tensor, harmonic_distribution: tf.Tensor, f0_hz: tf.Tensor) -> tf.Tensor:
+        """The whole clip, `[batch, n_frames * hop]`; the last frame is held for a hop, as ddsp does."""
+        controls = {"amplitudes": amplitudes, "harmonic_distribution": harmonic_distribution, "f0_hz": f0_hz}
+        controls = {name: tf.concat([value, value[:, -1:]], axis=1) for name, value in controls.items()}
+        signal, _ = self.step(controls, self.initial_state(tf.shape(f0_hz)[0]))
+        return signal[:, self.hop :]
+
+    def _phase(self, f0_hz: tf.Tensor, phase: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Phase at each sample between frames, in cycles in [-0.5, 0.5).
+
+        The frequency goes linearly from frame to frame. Within a hop the sum of its increments has a closed form; from
+        hop to hop the sums are whole numbers, added modulo a cycle, so that where a block begins changes nothing.
+
+        Args:
+            f0_hz: `[batch, n_frames + 1]`. Where a frame's frequency is 0 (before the first one) the phase stands still.
+            phase: int64 `[batch]`.
+
+        Returns:
+            float32 `[batch, n_frames, hop]` and the phase at the end, int64 `[batch]`.
+        """
+        increments = tf.cast(f0_hz, tf.float64) * (_CYCLE / self.sample_rate)
+        begin = increments[:, :-1, tf.newaxis]
+        slope = (increments[:, 1:, tf.newaxis] - begin) / self.hop
+        slope = tf.where(begin > 0.0, slope, 0.0)
+        samples = np.arange(self.hop, dtype=np.float64)
+        within = tf.cast(tf.round(begin * (samples + 1.0) + slope * (samples * (samples + 1.0) / 2.0)), tf.int64)
+        ends = phase[:, tf.newaxis] + tf.cumsum(within[:, :, -1], axis=1)
+        starts = tf.concat([phase[:, tf.newaxis], ends[:, :-1]], axis=1)
+        wrapped = (starts[..., tf.newaxis] + within + _CYCLE // 2) & (_CYCLE - 1)
+        return tf.cast(wrapped - _CYCLE // 2, tf.float32) / _CYCLE, ends[:, -1] & (_CYCLE - 1)
+
+
+def _harmonic_sum(phase: tf.Tensor, harmonics: tf.Tensor) -> tf.Tensor:
+    """Sums sin(kφ) over k = 1 … K, weighted by each of a hop's pair of frames.
+
+    With k = 16 i + j, sin(kφ) = sin(16iφ) cos(jφ) + cos(16iφ) sin(jφ): the sums over j are a matrix product, those over
+    i follow, and instead of K sines a sample there are 2 (16 + K / 16).
+
+    Args:
+        phase: Cycles, `[batch, n_frames, hop]`.
+        harmonics: Amplitudes, `[batch, n_frames, 2, K]`.
+
+    Returns:
+        `[batch, n_frames, 2, hop]`.
+    """
+    phase = tf.stop_gradient(phase)
+    n_harmonics = harmonics.shape[-1]
+    n_high = -(-n_harmonics // _LOW)
+    hop = phase.shape[-1]
+    low = (2.0 * math.pi) * phase[:, :, tf.newaxis, :] * np.arange(1, _LOW + 1, dtype=np.float32)[:, np.newaxis]
+    low = tf.concat([tf.cos(low), tf.sin(low)], axis=-1)
+    high = phase[:, :, tf.newaxis, :] * np.arange(0, n_high * _LOW, _LOW, dtype=np.float32)[:, np.newaxis]
+    high = (2.0 * math.pi) * (high - tf.round(high))
+    high = tf.concat([tf.sin(high), tf.cos(high)], axis=-1)
+
+    shape = tf.shape(phase)
+    harmonics = tf.pad(harmonics, [[0, 0], [0, 0], [0, 0], [0, n_high * _LOW - n_harmonics]])
+    weights = tf.reshape(harmonics, [shape[0], shape[1], 2 * n_high, _LOW])
+    sums = tf.reshape(tf.matmul(weights, low), [shape[0], shape[1], 2, n_high, 2 * hop])
+    sums = tf.reduce_sum(sums * high[:, :, tf.newaxis], axis=3)
+    return sums[..., :hop] + sums[..., hop:]
+
+
+@gin.configurable(module="nms")
+class FilteredNoise(ddsp.synths.FilteredNoise):
+    """White noise through a filter that changes every frame.
+
+    The noise is a function of the seed and the absolute sample index alone: wherever a block begins, a sample is the
+    same.
+    """
+
+    def __init__(
+        self,
+        hop: int = gin.REQUIRED,
+        n_bands: int = gin.REQUIRED,
+        window_size: int = 0,
+        initial_bias: float = -5.0,
+        seed: int = 0,
+        scale_fn: Any = ddsp.core.exp_sigmoid,
+        name: str = "filtered_noise",
+    ) -> None:
+        """Describes the noise.
+
+        Args:
+            hop: Samples a frame.
+            n_bands: Bands of the filter, evenly spaced from 0 Hz to half the sample rate; at most `hop + 1`.
+            window_size: Length of the impulse responses, samples; 0 for twice `n_bands` less two.
+            initial_bias: Added to the network outputs, so that training starts without noise.
+            seed: Of the noise.
+            scale_fn: Maps network outputs to magnitudes.
+            name: Name of the layer.
+
+        Raises:
+            ValueError: A filter longer than two hops, which could not be played one hop behind.
+        """
+        super().__init__(
+            n_samples=None, window_size=window_size, scale_fn=scale_fn, initial_bias=initial_bias, name=name
+        )
+        self.hop = hop
+        self.n_bands = n_bands
+        self.seed = seed
+        # The filter is linear in its magnitudes: ddsp's response to each band alone makes a matrix.
+        bands = tf.eye(n_bands)[tf.newaxis]
+        responses = ddsp.core.frequency_impulse_response(bands, window_size=window_size)[0].numpy()
+        self._response_size = responses.shape[-1]
+        self._delay = (self._response_size - 1) // 2 - 1  # what ddsp cuts off to make up for the filter's own delay
+        if self._delay > hop:
+            raise ValueError(f"FilteredNoise: {n_bands} bands need a hop of {self._delay} samples; it is {hop}.")
+        self._fft_size = 2 ** math.ceil(math.log2(self._response_size + hop - 1))
+        spectra = np.fft.rfft(responses.astype(np.float64), self._fft_size)
+        self._bands_to_spectrum = np.concatenate([spectra.real, spectra.imag], axis=-1).astype(np.float32)
+
+    def initial_state(self, batch: int | tf.Tensor, first_sample: int | tf.Tensor = 0) -> State:
+        """Nothing sounding.
+
+        Args:
+            batch: Batch size.
+            first_sample: Index of the first sample, a scalar or `[batch]`.
+
+        Returns:
+            The next sample's index int64 `[batch]` and what still rings, `[batch, n]`.
+        """
+        return {
+            "sample": tf.broadcast_to(tf.cast(first_sample, tf.int64), [batch]),
+            "ringing": tf.zeros([batch, self.hop - self._delay + self._response_size - 1]),
+        }
+
+    def step(self, controls: dict[str, tf.Tensor], state: State) -> tuple[tf.Tensor, State]:
+        """Plays a hop of noise through the filter of each frame.
+
+        Args:
+            controls: Magnitudes `[batch, n_frames, n_bands]`.
+            state: Of the block before.
+
+        Returns:
+            Signal `[batch, n_frames * hop]`, one hop behind the controls, and the next state.
+        """
+        magnitudes = controls["magnitudes"]
+        batch, n_frames = tf.shape(magnitudes)[0], tf.shape(magnitudes)[1]
+        n_samples = n_frames * self.hop
+        samples = state["sample"][:, tf.newaxis] + tf.range(tf.cast(n_samples, tf.int64))
+        noise = tf.reshape(_white_noise(samples, self.seed), [batch, n_frames, self.hop])
+        real, imaginary = tf.split(tf.matmul(magnitudes, self._bands_to_spectrum), 2, axis=-1)
+        spectrum = tf.signal.rfft(noise, [self._fft_size]) * tf.complex(real, imaginary)
+        blocks = tf.signal.irfft(spectrum, [self._fft_size])[..., : self.hop + self._response_size - 1]
+        fresh = tf.signal.overlap_and_add(blocks, self.hop)
+        fresh = tf.pad(fresh, [[0, 0], [self.hop - self._delay, 0]])
+        signal = fresh + tf.pad(state["ringing"], [[0, 0], [0, n_samples]])
+        return signal[:, :n_samples], {"sample": state["sample"] + tf.cast(n_samples, tf.int64), "ringing": signal[:, n_samples:]}
+
+    def get_signal(self, magnitudes: tf.Tensor) -> tf.Tensor:
+        """The whole clip, `[batch, n_frames * hop]`."""
+        controls = {"magnitudes": tf.pad(magnitudes, [[0, 0], [0, 1], [0, 0]])}
+        signal, _ = self.step(controls, self.initial_state(tf.shape(magnitudes)[0]))
+        return signal[:, self.hop :]
+
+
+def _white_noise(samples: tf.Tensor, seed: int) -> tf.Tensor:
+    """Uniform noise in [-1, 1) that is a function of the sample index and the seed.
+
+    An integer hash with full avalanche (the constants are those C. Wellons found by search, "lowbias32"), once for the
+    seed and once for the index.
+
+    Args:
+        samples: int64, any shape.
+        seed: Any integer.
+
+    Returns:
+        float32, shaped as `samples`.
+    """
+    shift, xor = tf.bitwise.right_shift, tf.bitwise.bitwise_xor
+
+    def hashed(x: tf.Tensor) -> tf.Tensor:
+        for by, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+            x = xor(x, shift(x, tf.constant(by, tf.uint32))) * tf.constant(factor, tf.uint32)
+        return xor(x, shift(x, tf.constant(16, tf.uint32)))
+
+    key = hashed(tf.constant((seed + 0x9E3779B9) % 2**32, tf.uint32))
+    bits = hashed(tf.cast(samples & 0xFFFFFFFF, tf.uint32) + key)
+    return tf.cast(shift(bits, tf.constant(8, tf.uint32)), tf.float32) * 2.0**-23 - 1.0
+
+
+@gin.configurable(module="nms")
+class Reverb(ddsp.effects.Reverb):
+    """Convolution with a trainable impulse response: the room and the body of the instrument."""
+
+    def __init__(
+        self,
+        reverb_length: int = gin.REQUIRED,
+        decay_seconds: float | None = None,
+        sample_rate: int | None = None,
+        add_dry: bool = True,
+        name: str = "reverb",
+    ) -> None:
+        """Describes the impulse response.
+
+        Args:
+            reverb_length: Its length, samples.
+            decay_seconds: Where given, the weights are multiplied by `exp(-t / decay_seconds)`, so that a late
+                reflection has to be earned. Without it the weights are the response, as in ddsp.
+            sample_rate: Samples a second; needed with `decay_seconds`.
+            add_dry: Whether the dry signal is added.
+            name: Name of the layer.
+        """
+        super().__init__(trainable=True, reverb_length=reverb_length, add_dry=add_dry, name=name)
+        self._envelope = np.ones(reverb_length, np.float32)
+        if decay_seconds is not None:
+            self._envelope = np.exp(-np.arange(reverb_length) / (decay_seconds * sample_rate)).astype(np.float32)
+
+    def impulse_response(self) -> tf.Tensor:
+        """The wet impulse response, `[reverb_length]`; its first sample is 0, since the dry signal is not its matter."""
+        if not self.built:
+            self.build(None)
+        return self._mask_dry_ir(self._ir * self._envelope)[0]
+
+    def get_controls(self, audio: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Dry audio `[batch, n_samples]` and the impulse response `[reverb_length]`."""
+        return {"audio": audio, "ir": self.impulse_response()}
+
+    def initial_state(self, batch: int | tf.Tensor) -> State:
+        """Nothing ringing: `[batch, reverb_length - 1]`."""
+        return {"ringing": tf.zeros([batch, self._reverb_length - 1])}
+
+    def step(self, controls: dict[str, tf.Tensor], state: State) -> tuple[tf.Tensor, State]:
+        """Adds what rings on.
+
+        Args:
+            controls: What `get_controls` returns.
+            state: Of the block before.
+
+        Returns:
+            Signal `[batch, n_samples]`, no later than the dry one, and the next state.
+        """
+        audio = controls["audio"]
+        n_samples = tf.shape(audio)[1]
+        size = n_samples + self._reverb_length - 1
+        fft_size = _power_of_two(size)
+        spectrum = tf.signal.rfft(audio, fft_size[tf.newaxis]) * tf.signal.rfft(controls["ir"], fft_size[tf.newaxis])
+        wet = tf.signal.irfft(spectrum, fft_size[tf.newaxis])[:, :size]
+        wet += tf.pad(state["ringing"], [[0, 0], [0, n_samples]])
+        signal = wet[:, :n_samples] + (audio if self._add_dry else 0.0)
+        return signal, {"ringing": wet[:, n_samples:]}
+
+    def get_signal(self, audio: tf.Tensor, ir: tf.Tensor) -> tf.Tensor:
+        """The whole clip, `[batch, n_samples]`."""
+        return self.step({"audio": audio, "ir": ir}, self.initial_state(tf.shape(audio)[0]))[0]
+
+
+def _power_of_two(size: tf.Tensor) -> tf.Tensor:
+    """The smallest power of two not below `size`, int32."""
+    return tf.cast(2.0 ** tf.math.ceil(tf.math.log(tf.cast(size, tf.float64) - 0.5) / math.log(2.0)), tf.int32)
+
+
+@gin.configurable(module="nms")
+class ProcessorGroup(ddsp.processors.ProcessorGroup):
+    """ddsp's `ProcessorGroup`, played block by block."""
+
+    def initial_state(self, batch: int | tf.Tensor) -> State:
+        """The initial state of each processor that has one, by name."""
+        stateful = (processor for processor in self.processors if hasattr(processor, "step"))
+        return {processor.name: processor.initial_state(batch) for processor in stateful}
+
+    def step(self, inputs: dict[str, tf.Tensor], state: State) -> tuple[dict[str, Any], State]:
+        """Runs the DAG over one block.
+
+        Args:
+            inputs: Synthesizer parameters by name, `[batch, n_frames, …]`.
+            state: Of the block before.
+
+        Returns:
+            The outputs of each processor as `{'controls', 'signal'}` by name, with the last one's as 'out', and the next
+            state.
+        """
+        outputs: dict[str, Any] = dict(inputs, inputs=inputs)
+        next_state = {}
+        for name, keys, *_ in self.dag:
+            processor = getattr(self, name)
+            controls = processor.get_controls(*(ddsp.core.nested_lookup(key, outputs) for key in keys))
+            if name in state:
+                signal, next_state[name] = processor.step(controls, state[name])
+            else:
+                signal = processor.get_signal(**controls)
+            outputs["out"] = outputs[name] = {"controls": controls, "signal": signal}
+        return outputs, next_state
