@@ -141,9 +141,10 @@ def read_midi(
       DataError: The file is missing, damaged or has no notes; it has several instruments, and `track` and `channel`
         do not choose one; it is polyphonic, and `polyphonic` is false.
     """
-    note_seq = _import_note_seq()
     path = pathlib.Path(path)
-    sequence = _note_sequence(path, _choose(_load(path), path, track, channel))
+    midi = _choose(_load(path), path, track, channel)
+    note_seq = _import_note_seq()
+    sequence = _note_sequence(path, midi)
     if not polyphonic:
         _check_monophonic(_note_array(sequence), path)
     notes = _newest_wins(_note_array(note_seq.apply_sustain_control_changes(sequence)))

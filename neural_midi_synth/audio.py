@@ -1,0 +1,204 @@
+"""Audio files in and out: wav, flac, mp3 and ogg by libsndfile, resampling by soxr; no ffmpeg."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from neural_midi_synth.errors import DataError
+from neural_midi_synth.outputs import write_aside
+
+if TYPE_CHECKING:
+    import soundfile
+
+# libsndfile's name of the format and the encoding that `write_audio` chooses, by suffix. mp3 is of variable bit rate
+# at the best quality.
+_FORMATS = {
+    ".wav": {"format": "WAV", "subtype": "PCM_24"},
+    ".flac": {"format": "FLAC", "subtype": "PCM_24"},
+    ".mp3": {
+        "format": "MP3",
+        "subtype": "MPEG_LAYER_III",
+        "bitrate_mode": "VARIABLE",
+        "compression_level": 0.0,
+    },
+    ".ogg": {"format": "OGG", "subtype": "VORBIS", "compression_level": 0.2},
+}
+AUDIO_SUFFIXES = tuple(_FORMATS)
+# libsndfile's Vorbis encoder keeps a whole write on the stack, and overflows it with minutes of audio at once.
+_BLOCK_FRAMES = 65536
+# There is one stderr for all threads: two that silenced it at once could restore it in the wrong order.
+_STDERR_LOCK = threading.Lock()
+
+
+def read_audio(path: str | os.PathLike, sample_rate: int | None = None) -> tuple[np.ndarray, int]:
+    """Reads an audio file as mono: the mean of its channels.
+
+    The encoder's delay of an mp3 is taken off where the file tells it, as those of LAME and of this module do.
+
+    Args:
+      path: A .wav, .flac, .mp3 or .ogg file of any sample rate and channel count.
+      sample_rate: Resampled to this many samples per second with soxr's best quality; None keeps the file's.
+
+    Returns:
+      `[n]` float32 samples, at least one, where full scale is [-1, 1] (float files and decoders may go a little
+      beyond), and their sample rate. Resampling n samples from rate a to b gives n * b / a, rounded half up.
+
+    Raises:
+      DataError: The file is missing, empty, damaged or of another kind, or contains NaN or infinite samples.
+    """
+    import soundfile
+    import soxr
+
+    path = pathlib.Path(path)
+    blocks = []
+    position = 0
+    with _open(path) as file:
+        file_rate = file.samplerate
+        try:
+            # The frame count in a header may be wrong, so the end is where no more comes.
+            while len(block := file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):
+                mono = block.mean(axis=1)
+                _check_finite(mono, path, position, file_rate)
+                blocks.append(mono)
+                position += len(mono)
+        except soundfile.LibsndfileError as error:
+            time = position / file_rate
+            raise DataError(f"{path}: is damaged after {time:.1f} s. Export or copy it again.") from error
+    if not position:
+        raise DataError(f"{path}: has no samples. Export it again.")
+    samples = np.concatenate(blocks)
+    if sample_rate is None or sample_rate == file_rate:
+        return samples, file_rate
+    n_samples = max((2 * len(samples) * sample_rate + file_rate) // (2 * file_rate), 1)
+    resampled = soxr.resample(samples, file_rate, sample_rate, quality="VHQ")[:n_samples]
+    return np.pad(resampled, (0, n_samples - len(resampled))), sample_rate
+
+
+def read_audio_info(path: str | os.PathLike) -> tuple[float, int, int]:
+    """Reads what an audio file's header says, without decoding the file.
+
+    Args:
+      path: A .wav, .flac, .mp3 or .ogg file.
+
+    Returns:
+      Duration in seconds, samples per second, and number of channels. An mp3 without a header of its encoder's has
+      its duration estimated.
+
+    Raises:
+      DataError: The file is missing, empty, damaged or of another kind.
+    """
+    with _open(pathlib.Path(path)) as file:
+        return file.frames / file.samplerate, file.samplerate, file.channels
+
+
+def write_audio(path: str | os.PathLike, samples: np.ndarray, sample_rate: int) -> None:
+    """Writes mono audio in the format of the suffix; the file is there whole or not at all.
+
+    Files of .wav and .flac have 24 bits, those of .mp3 and .ogg a variable bit rate at high quality. Samples
+    beyond full scale are not clipped: the whole is lowered until its peak fits, and a warning is logged.
+
+    Args:
+      path: Ends in .wav, .flac, .mp3 or .ogg.
+      samples: `[n]` float, at least one, where full scale is [-1, 1].
+      sample_rate: Samples per second.
+
+    Raises:
+      DataError: The suffix is another, the format does not have this sample rate, samples are NaN or infinite, or
+        the file can't be written.
+    """
+    import soundfile
+    from absl import logging
+
+    path = pathlib.Path(path)
+    encoding = _FORMATS.get(path.suffix.lower())
+    if encoding is None:
+        raise DataError(
+            f"{path}: audio can't be written as {path.suffix or 'a file without suffix'}. Use {_choices()}."
+        )
+    samples = np.asarray(samples, dtype=np.float32)
+    if samples.ndim != 1:
+        raise ValueError(f"samples must be mono, of shape [n], not {list(samples.shape)}.")
+    if not len(samples):
+        raise ValueError("There are no samples to write.")
+    if sample_rate < 1:
+        raise DataError(f"{path}: can't be written at {sample_rate} Hz. Choose a sample rate above 0.")
+    _check_finite(samples, path, 0, sample_rate)
+    peak = np.abs(samples).max(initial=0.0)
+    if peak > 1.0:
+        logging.warning("%s: peaks at %+.1f dB, so all of it is lowered by that.", path, 20.0 * np.log10(peak))
+        samples = samples / peak
+    with write_aside(path) as aside:
+        try:
+            with soundfile.SoundFile(aside, "w", sample_rate, channels=1, **encoding) as file:
+                for start in range(0, len(samples), _BLOCK_FRAMES):
+                    file.write(samples[start : start + _BLOCK_FRAMES])
+        except soundfile.LibsndfileError as error:
+            reason = str(error.error_string).strip().rstrip(".")
+            raise DataError(
+                f"{path}: can't be written at {sample_rate} Hz ({reason}). Choose another sample rate or .wav."
+            ) from error
+
+
+def _choices() -> str:
+    return f"{', '.join(AUDIO_SUFFIXES[:-1])} or {AUDIO_SUFFIXES[-1]}"
+
+
+@contextlib.contextmanager
+def _open(path: pathlib.Path) -> Iterator[soundfile.SoundFile]:
+    """Opens an audio file for reading, or says why that can't be done."""
+    import soundfile
+
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder. Give an audio file.")
+    if not path.exists():
+        raise DataError(f"{path}: no such file. Check its name.")
+    if path.suffix.lower() not in _FORMATS:
+        raise DataError(f"{path}: is not an audio file of a known kind. Export it as {_choices()}.")
+    if not path.stat().st_size:
+        raise DataError(f"{path}: is empty (0 bytes). Export the audio again.")
+    if not os.access(path, os.R_OK):
+        raise DataError(f"{path}: not allowed to read this file. Change its permissions.")
+    with contextlib.ExitStack() as stack:
+        if path.suffix.lower() == ".mp3":
+            stack.enter_context(_silent_stderr())
+        try:
+            file = stack.enter_context(soundfile.SoundFile(path))
+        except soundfile.LibsndfileError as error:
+            raise DataError(
+                f"{path}: is not audio, whatever its name, or is damaged. Export it again as {_choices()}."
+            ) from error
+        yield file
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Keeps libmpg123, which decodes mp3, from printing its own account of a file to the process's stderr."""
+    with _STDERR_LOCK:
+        try:
+            saved = os.dup(2)
+        except OSError:  # There is no stderr to keep clean.
+            yield
+            return
+        try:
+            with open(os.devnull, "wb") as devnull:
+                os.dup2(devnull.fileno(), 2)
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+def _check_finite(samples: np.ndarray, path: pathlib.Path, position: int, sample_rate: int) -> None:
+    """Raises at the first sample that is not a number; `position` is that of the first sample in the file."""
+    finite = np.isfinite(samples)
+    if not finite.all():
+        first = int(np.argmin(finite))
+        what = "NaN" if np.isnan(samples[first]) else "an infinite value"
+        raise DataError(f"{path}: contains {what} at {(position + first) / sample_rate:.1f} s; export it again.")
