@@ -19,6 +19,7 @@ setup(
     # `pip install --no-deps ddsp==3.7.0`. What ddsp itself imports is listed here.
     install_requires=[
         "absl-py",
+        "audioop-lts; python_version >= '3.13'",  # pydub, which note-seq imports, misses it in the standard library
         "gin-config>=0.5.0",
         "librosa>=0.11",
         "matplotlib>=3.8",

@@ -27,8 +27,14 @@ def prepare() -> None:
       ImportError: A needed package is missing, or Keras 3 was already taken into use. The message is one sentence
         with the command that mends it.
     """
-    check_packages()
-    choose_legacy_keras()
+    try:
+        check_packages()
+        choose_legacy_keras()
+    except ImportError as error:
+        program = os.path.basename(sys.argv[0]) if sys.argv else ""
+        if program.startswith("nms_"):  # a command of ours: its user gets the sentence without a traceback
+            sys.exit(f"{program}: {error}")
+        raise
     stand_in_for_crepe()
 
 
@@ -59,9 +65,10 @@ def choose_legacy_keras() -> None:
       ImportError: `tf.keras` was already used and is Keras 3; it can't be exchanged in a running Python.
     """
     for module in ("tensorflow", "tensorflow.compat.v2"):
-        # The lazy loader is read through vars() since attribute access would make it choose.
-        keras = vars(sys.modules.get(module, types)).get("keras")
-        if keras is not None and vars(keras).get("_tfll_keras_version") == "keras_3":
+        # Until it is used, `keras` is a lazy loader there, afterwards Keras itself. Asking either for an attribute
+        # would make the loader choose, so only their dicts are looked at.
+        keras = vars(vars(sys.modules.get(module, types)).get("keras", types))
+        if keras.get("_tfll_keras_version") == "keras_3" or keras.get("__name__", "").startswith("keras."):
             raise ImportError(
                 "tf.keras is already Keras 3 in this Python: import neural_midi_synth before anything uses tf.keras, "
                 "or set TF_USE_LEGACY_KERAS=1 before Python starts."

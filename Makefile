@@ -1,0 +1,46 @@
+# make demo, make test, make lint: each makes the environment in .venv first, once.
+# PYTHON=/path/to/python3 chooses the Python; DEMO_MINUTES is how long the demo trains.
+
+DEMO_MINUTES ?= 10
+PYTHON ?= python3 python3.13 python3.12 python3.11 python3.10 python
+VENV := .venv
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
+READY := $(VENV)/ready
+
+.PHONY: demo test lint lock clean
+
+demo: $(READY)
+	$(VENV)/bin/python -m neural_midi_synth.demo --minutes $(DEMO_MINUTES) --output out/demo
+
+test: $(READY)
+	$(VENV)/bin/python -m pytest
+
+lint: $(READY)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+# Pins everything in requirements/requirements.in, for every Python and platform at once.
+lock: $(READY)
+	$(PIP) install --quiet uv
+	cd requirements && ../$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.10 --no-annotate \
+		--override overrides.txt --custom-compile-command "make lock" --output-file ../requirements.txt requirements.in
+
+clean:
+	rm -rf $(VENV) build dist out *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Each Python is tried by running it, since one that is on the path may still be a stub or lack venv.
+$(READY): requirements.txt setup.py
+	@found=; for python in $(PYTHON); do \
+		if "$$python" -c 'import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))' \
+			>/dev/null 2>&1; then found="$$python"; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+		echo "make: none of '$(PYTHON)' is a Python 3.10, 3.11, 3.12 or 3.13 with venv (Debian, Ubuntu: python3-venv)." \
+			"Choose one with: make PYTHON=/path/to/python3" >&2; exit 1; \
+	fi; \
+	echo "Making the environment in $(VENV) with $$("$$found" --version): about 3 GB, once."; \
+	"$$found" -m venv $(VENV)
+	$(PIP) install --quiet --no-deps -r requirements.txt
+	$(PIP) install --quiet --no-deps -e .
+	@touch $@
