@@ -1,1 +1,5 @@
-"""The TFDS builder and the demo guitar."""
+"""The data set of recordings and their MIDI annotations: its TFDS builder, and `build`, which builds and caches it."""
+
+from .midi_audio_dataset_builder import MidiAudio, MidiAudioConfig, build
+
+__all__ = ["MidiAudio", "MidiAudioConfig", "build"]

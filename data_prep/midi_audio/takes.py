@@ -1,0 +1,148 @@
+"""The takes of a folder: which recording belongs to which annotation, and whether the two fit."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from neural_midi_synth.audio import AUDIO_SUFFIXES, read_audio
+from neural_midi_synth.errors import DataError
+from neural_midi_synth.notes import MIDI_SUFFIXES, Voice, read_midi
+
+# An annotation may end this many seconds after its recording: mp3 encoders and hand-drawn last notes are that exact.
+OVERSHOOT = 0.5
+_MAX_LISTED = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Take:
+    """One recording with its annotation.
+
+    Attributes:
+      name: What the two files are called, without suffix.
+      audio_path: The recording.
+      midi_path: The annotation.
+    """
+
+    name: str
+    audio_path: pathlib.Path
+    midi_path: pathlib.Path
+
+
+def find_takes(folder: str | os.PathLike) -> list[Take]:
+    """Pairs the recordings of a folder with the MIDI files of the same name.
+
+    Names and suffixes are compared without regard to capitals. Subfolders, hidden files and files of other kinds
+    (Reaper projects, notes, pictures) are left alone.
+
+    Args:
+      folder: Has recordings (.wav, .flac, .mp3, .ogg) and, beside each, its annotation (.mid or .midi).
+
+    Returns:
+      The takes, at least one, sorted by name.
+
+    Raises:
+      DataError: The folder is missing or has no takes; a recording has no annotation or the reverse; two recordings
+        or two annotations have the same name.
+    """
+    folder = pathlib.Path(folder).expanduser()
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "no such folder"
+        raise DataError(f"{folder}: {what}. Give the folder that has the recordings and their MIDI files.")
+    try:
+        files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({error.strerror}). Check its permissions.") from error
+    recordings = _by_name(path for path in files if path.suffix.lower() in AUDIO_SUFFIXES)
+    annotations = _by_name(path for path in files if path.suffix.lower() in MIDI_SUFFIXES)
+    if not recordings and not annotations:
+        raise DataError(
+            f"{folder}: has neither recordings ({', '.join(AUDIO_SUFFIXES)}) nor MIDI files "
+            f"({', '.join(MIDI_SUFFIXES)}). Put each recording and its MIDI annotation there under the same name."
+        )
+    lonely = [recordings[name] for name in sorted(recordings.keys() - annotations.keys())]
+    if lonely:
+        raise DataError(
+            f"{_listed(lonely)}: no MIDI file of the same name beside it. "
+            f"Add {lonely[0].with_suffix('.mid').name}, or move the recording elsewhere."
+        )
+    lonely = [annotations[name] for name in sorted(annotations.keys() - recordings.keys())]
+    if lonely:
+        raise DataError(
+            f"{_listed(lonely)}: no recording of the same name beside it. "
+            f"Add {lonely[0].with_suffix('.wav').name} (or {', '.join(AUDIO_SUFFIXES[1:])}), "
+            "or move the MIDI file elsewhere."
+        )
+    return [Take(recordings[name].stem, recordings[name], annotations[name]) for name in sorted(recordings)]
+
+
+def fingerprint(takes: Sequence[Take], *facts: object) -> str:
+    """Returns a hash of what a data set is made from: the contents of the files and how they are used.
+
+    Args:
+      takes: The takes.
+      *facts: Whatever else makes a difference; by their `repr`.
+
+    Returns:
+      64 hexadecimal digits; the same for the same takes wherever they are.
+    """
+    digest = hashlib.sha256(repr(facts).encode())
+    for take in takes:
+        for path in (take.audio_path, take.midi_path):
+            digest.update(f"\n{path.name}\n".encode())
+            with open(path, "rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+    return digest.hexdigest()
+
+
+def read_take(take: Take, sample_rate: int, normalise: bool = False) -> tuple[np.ndarray, Voice]:
+    """Reads a recording and its annotation, and checks that they belong together.
+
+    Args:
+      take: The take.
+      sample_rate: Hz; the recording is resampled to it.
+      normalise: Scale the recording so that its highest peak is 1.
+
+    Returns:
+      The samples, `[n]` float32, mono, and the voice.
+
+    Raises:
+      DataError: One of them can't be read; the annotation is polyphonic or longer than the recording; the recording
+        is silent.
+    """
+    voice = read_midi(take.midi_path)
+    samples, _ = read_audio(take.audio_path, sample_rate)
+    duration = len(samples) / sample_rate
+    if voice.duration > duration + OVERSHOOT:
+        raise DataError(
+            f"{take.midi_path}: its last note ends at {voice.duration:.2f} s, after the end of {take.audio_path.name} "
+            f"({duration:.2f} s). Check that the two belong together and that the tempo is the project's, or cut the "
+            "MIDI file."
+        )
+    peak = float(np.abs(samples).max(initial=0.0))
+    if peak == 0.0:
+        raise DataError(f"{take.audio_path}: is silent throughout. Record or export it again.")
+    return (samples / peak if normalise else samples), voice
+
+
+def _by_name(paths: Iterable[pathlib.Path]) -> dict[str, pathlib.Path]:
+    """Returns the paths by their stems in lower case, or says which two have the same."""
+    found: dict[str, pathlib.Path] = {}
+    for path in paths:
+        other = found.setdefault(path.stem.casefold(), path)
+        if other is not path:
+            raise DataError(f"{path}: has the same name as {other.name} beside it. Keep one of the two, or rename one.")
+    return found
+
+
+def _listed(paths: Sequence[pathlib.Path]) -> str:
+    """Returns the first path in full and the names of the others."""
+    names = [str(paths[0]), *(path.name for path in paths[1:_MAX_LISTED])]
+    more = f" and {len(paths) - _MAX_LISTED} more" if len(paths) > _MAX_LISTED else ""
+    return ", ".join(names) + more
