@@ -31,6 +31,8 @@ _FORMATS = {
     ".ogg": {"format": "OGG", "subtype": "VORBIS", "compression_level": 0.2},
 }
 AUDIO_SUFFIXES = tuple(_FORMATS)
+# libsndfile crashes when it is asked for Vorbis at a rate that Vorbis does not have, such as 0 or above 200 kHz.
+MAX_SAMPLE_RATE = 192_000
 # libsndfile's Vorbis encoder keeps a whole write on the stack, and overflows it with minutes of audio at once.
 _BLOCK_FRAMES = 65536
 # There is one stderr for all threads: two that silenced it at once could restore it in the wrong order.
@@ -40,7 +42,8 @@ _STDERR_LOCK = threading.Lock()
 def read_audio(path: str | os.PathLike, sample_rate: int | None = None) -> tuple[np.ndarray, int]:
     """Reads an audio file as mono: the mean of its channels.
 
-    The encoder's delay of an mp3 is taken off where the file tells it, as those of LAME and of this module do.
+    The encoder's delay of an mp3 is taken off where the file tells it, as those that LAME or this module wrote do. An
+    mp3 of variable bit rate that does not tell its length is read as far as its first frames let expect.
 
     Args:
       path: A .wav, .flac, .mp3 or .ogg file of any sample rate and channel count.
@@ -61,16 +64,19 @@ def read_audio(path: str | os.PathLike, sample_rate: int | None = None) -> tuple
     position = 0
     with _open(path) as file:
         file_rate = file.samplerate
+        # Block after block takes the least memory. But soundfile seeks after each read, and libsndfile's mp3 decoder
+        # is not exact after a seek, so an mp3 is read at once.
+        n_block = max(file.frames, 1) if file.format == "MP3" else _BLOCK_FRAMES
         try:
-            # The frame count in a header may be wrong, so the end is where no more comes.
-            while len(block := file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):
+            while len(block := file.read(n_block, dtype="float32", always_2d=True)):
                 mono = block.mean(axis=1)
                 _check_finite(mono, path, position, file_rate)
                 blocks.append(mono)
                 position += len(mono)
         except soundfile.LibsndfileError as error:
-            time = position / file_rate
-            raise DataError(f"{path}: is damaged after {time:.1f} s. Export or copy it again.") from error
+            # The mp3 decoder does not always tell where.
+            where = f" after {file.tell() / file_rate:.1f} s" if file.tell() else ""
+            raise DataError(f"{path}: is damaged{where}. Export or copy it again.") from error
     if not position:
         raise DataError(f"{path}: has no samples. Export it again.")
     samples = np.concatenate(blocks)
@@ -127,8 +133,8 @@ def write_audio(path: str | os.PathLike, samples: np.ndarray, sample_rate: int) 
         raise ValueError(f"samples must be mono, of shape [n], not {list(samples.shape)}.")
     if not len(samples):
         raise ValueError("There are no samples to write.")
-    if sample_rate < 1:
-        raise DataError(f"{path}: can't be written at {sample_rate} Hz. Choose a sample rate above 0.")
+    if not 1 <= sample_rate <= MAX_SAMPLE_RATE:
+        raise DataError(f"{path}: can't be written at {sample_rate} Hz. Choose 1 to {MAX_SAMPLE_RATE} Hz.")
     _check_finite(samples, path, 0, sample_rate)
     peak = np.abs(samples).max(initial=0.0)
     if peak > 1.0:
@@ -136,14 +142,17 @@ def write_audio(path: str | os.PathLike, samples: np.ndarray, sample_rate: int) 
         samples = samples / peak
     with write_aside(path) as aside:
         try:
+            aside.touch()
             with soundfile.SoundFile(aside, "w", sample_rate, channels=1, **encoding) as file:
                 for start in range(0, len(samples), _BLOCK_FRAMES):
                     file.write(samples[start : start + _BLOCK_FRAMES])
         except soundfile.LibsndfileError as error:
-            reason = str(error.error_string).strip().rstrip(".")
+            reason = error.error_string.removeprefix("Error : ").rstrip(".")
             raise DataError(
                 f"{path}: can't be written at {sample_rate} Hz ({reason}). Choose another sample rate or .wav."
             ) from error
+        except OSError as error:
+            raise DataError(f"{path}: can't be written ({error.strerror}). Choose another output.") from error
 
 
 def _choices() -> str:
