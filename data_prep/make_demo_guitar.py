@@ -5,7 +5,7 @@
 It needs Debian's `fluidsynth` and `fluid-soundfont-gm`, and is deterministic: the same versions make the same files.
 The plan is a recording session's. Every take is a string of short phrases. For each phrase the player draws a figure
 (what to play), a style (how open, power chord or not), a root and a loudness, each from its own deck of cards; a deck
-is shuffled and gone through before it is shuffled again, so that a little of everything is in every half minute.
+is shuffled and gone through before it is shuffled again, so that a little of everything is in every minute.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ from neural_midi_synth import command_line, outputs
 from neural_midi_synth.errors import DataError
 
 _OUTPUT_DIR = flags.DEFINE_string(
-    "output_dir", str(pathlib.Path(__file__).parent / "demo_guitar"), "Folder the takes and examples are written to."
+    "output_dir",
+    str(pathlib.Path(__file__).parent / "demo_guitar"),
+    "Folder the takes and examples are written to.",
+    allow_override=True,
 )
 _SOUNDFONT = flags.DEFINE_string("soundfont", "/usr/share/sounds/sf2/FluidR3_GM.sf2", "FluidR3 GM, as a .sf2 file.")
 USAGE = "Makes the demo guitar data set (takes, annotations, Reaper projects, examples) with FluidSynth."
