@@ -269,8 +269,7 @@ def _choose_instrument(
     found = [
         (i, c)
         for i, c in sorted(n_notes)
-        if (track is None or (names[i] == track if isinstance(track, str) else i == track))
-        and (channel is None or c == channel)
+        if (track is None or str(track) in (names[i], str(i))) and (channel is None or c == channel)
     ]
     if len(found) == 1:
         return found[0]

@@ -201,7 +201,7 @@ def test_an_instrument_is_chosen_by_track_name_or_channel(tmp_path):
     assert "Choose one by track or channel" in message
     for part in ("track 2 'Lead' channel 1: 1 notes", "track 3 'Bässe' channel 2", "track 4 channel 10 (drums): 2"):
         assert part in message
-    for choice in ({"track": 2}, {"track": "Lead"}, {"channel": 1}, {"track": 2, "channel": 1}):
+    for choice in ({"track": 2}, {"track": "2"}, {"track": "Lead"}, {"channel": 1}, {"track": 2, "channel": 1}):
         voice = read_midi(path, **choice)
         assert voice.notes[0, 2] == 60
         np.testing.assert_array_equal(voice.control_changes, [[0, 55, 10]])
