@@ -25,10 +25,12 @@ OPENNESS, POWER_CHORD = 55, 56
 def make_demo_guitar():
     specification = importlib.util.spec_from_file_location("make_demo_guitar", FOLDER.parent / "make_demo_guitar.py")
     module = importlib.util.module_from_spec(specification)
-    sys.modules["make_demo_guitar"] = module
-    specification.loader.exec_module(module)
-    yield module
-    del sys.modules["make_demo_guitar"]
+    sys.path.insert(0, str(FOLDER.parent))  # as when the script is run: guitar_session.py stands beside it
+    try:
+        specification.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(FOLDER.parent))
+    return module
 
 
 def read_midi(path: pathlib.Path) -> tuple[list[list[float]], dict[int, list[tuple[float, int]]]]:
