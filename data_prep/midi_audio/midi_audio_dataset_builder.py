@@ -68,6 +68,12 @@ class MidiAudioConfig(tfds.core.BuilderConfig):
 
     def __post_init__(self) -> None:
         self.pitch_shifts = tuple(float(shift) for shift in self.pitch_shifts)
+
+    def check(self) -> None:
+        """Raises DataError if no data set can be made like this.
+
+        Not done when it is made, since gin would add to the message where that was.
+        """
         if self.sample_rate < 1 or self.window < 1 or self.hop < 1:
             raise DataError("sample_rate, window_seconds and hop_seconds of a data set must be above 0.")
         if self.hop > self.window:
@@ -108,6 +114,7 @@ class MidiAudio(tfds.core.GeneratorBasedBuilder):
     BUILDER_CONFIGS = [MidiAudioConfig(name="default", description="4 s at 16 kHz, 1 s apart in training.")]
 
     def _info(self) -> tfds.core.DatasetInfo:
+        self.builder_config.check()
         features = {
             "audio": tfds.features.Tensor(shape=[self.builder_config.window], dtype=np.float32),
             "notes": tfds.features.Tensor(shape=[None, 4], dtype=np.float32),
@@ -213,27 +220,27 @@ class MidiAudio(tfds.core.GeneratorBasedBuilder):
         config = self.builder_config
         shifts = (0.0, *config.pitch_shifts) if split == "train" else (0.0,)
         hop = config.hop if split == "train" else config.window
-        seconds = sum(each.end - each.start for each in stretches) / config.sample_rate
+        n_samples = len(shifts) * sum(each.end - each.start for each in stretches)
         with tqdm(
-            total=round(seconds * len(shifts)),
+            total=n_samples,
             desc=f"Writing {split}",
             unit=" s",
+            unit_scale=1.0 / config.sample_rate,
             disable=not self._show_progress,
         ) as progress:
             for stretch in stretches:
                 progress.set_postfix_str(self._takes[stretch.take].name)
                 for shift in shifts:
                     yield from self._examples(stretch, shift, hop)
-                    progress.update((stretch.end - stretch.start) / config.sample_rate)
+                    progress.update(stretch.end - stretch.start)
 
     def _examples(self, stretch: windows.Stretch, shift: float, hop: int) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yields the examples of a stretch, moved by so many semitones."""
         config = self.builder_config
         take = self._takes[stretch.take]
         samples = np.load(self._scratch / f"{stretch.take}.npy", mmap_mode="r")[stretch.start : stretch.end]
-        voice = self._voices[stretch.take]
         first = stretch.start / config.sample_rate
-        voice = _on_tape(voice, first, 1.0)
+        voice = _on_tape(self._voices[stretch.take], first, 1.0)
         speed = 1.0
         if shift:
             speed = 2.0 ** (shift / 12.0)
@@ -264,18 +271,12 @@ class MidiAudio(tfds.core.GeneratorBasedBuilder):
         return windows.playing_regions(voice.notes, n_samples, sample_rate, TAIL_SECONDS, MAX_SILENCE_SECONDS)
 
 
-@gin.configurable(module="midi_audio", denylist=["source_dir", "data_dir"])
+# Made in `build` only, so that gin is the configuration of training and `--config` that of `tfds build`.
+_GinConfig = gin.external_configurable(MidiAudioConfig, module="midi_audio", denylist=["name", "source_dir"])
+
+
 def build(
-    source_dir: str | os.PathLike | None = None,
-    data_dir: str | os.PathLike | None = None,
-    *,
-    sample_rate: int = 16000,
-    window_seconds: float = 4.0,
-    hop_seconds: float = 1.0,
-    pitch_shifts: Sequence[float] = (),
-    validation_fraction: float = 0.05,
-    test_fraction: float = 0.05,
-    normalise: bool = False,
+    source_dir: str | os.PathLike | None = None, data_dir: str | os.PathLike | None = None, **settings: Any
 ) -> MidiAudio:
     """Builds a data set, unless it is there from the same takes with the same configuration.
 
@@ -285,13 +286,7 @@ def build(
     Args:
       source_dir: Folder of recordings and MIDI files; the demo guitar if None.
       data_dir: Where data sets are kept; `$TFDS_DATA_DIR` or `~/tensorflow_datasets` if None.
-      sample_rate: See `MidiAudioConfig`, as for the others.
-      window_seconds: Length of an example.
-      hop_seconds: From one training example to the next.
-      pitch_shifts: Semitones by which copies of the training examples are moved.
-      validation_fraction: Share of the time held out to watch the training.
-      test_fraction: Share of the time held out for the evaluation.
-      normalise: Scale every take so that its highest peak is 1.
+      **settings: Attributes of `MidiAudioConfig`; those not given are as gin binds them.
 
     Returns:
       The builder, ready for `as_dataset`.
@@ -300,19 +295,11 @@ def build(
       DataError: Takes can't be used, or the data set can't be written.
     """
     source_dir = pathlib.Path(source_dir or DEMO_GUITAR).expanduser()
-    config = MidiAudioConfig(
-        name="unnamed",
-        source_dir=source_dir,
-        sample_rate=sample_rate,
-        window_seconds=window_seconds,
-        hop_seconds=hop_seconds,
-        pitch_shifts=pitch_shifts,
-        validation_fraction=validation_fraction,
-        test_fraction=test_fraction,
-        normalise=normalise,
-    )
-    print_hash = takes_lib.fingerprint(takes_lib.find_takes(source_dir), config.facts())
-    config.name = f"{re.sub('[^A-Za-z0-9]+', '_', source_dir.resolve().name).strip('_') or 'takes'}_{print_hash[:12]}"
+    config = _GinConfig(name="unnamed", source_dir=source_dir, **settings)
+    config.check()
+    contents = takes_lib.fingerprint(takes_lib.find_takes(source_dir), config.facts())
+    folder = re.sub("[^A-Za-z0-9]+", "_", source_dir.resolve().name).strip("_") or "takes"
+    config.name = f"{folder}_{contents[:12]}"
     with _quiet():
         builder = MidiAudio(config=config, data_dir=data_dir)
         if not builder.is_prepared():
