@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from neural_midi_synth.notes import Voice
 
 # Where the time axis lies in every picture, as a share of its width: a player can draw its position over the picture.
-TIME_LEFT = 0.085
-TIME_RIGHT = 0.985
+TIME_LEFT = 0.078
+TIME_RIGHT = 0.978
 
 _WIDTH = 9.0  # inches
 _DOTS_PER_INCH = 150
@@ -185,7 +185,7 @@ def _draw_voice(panels: list[Axes], voice: Voice, styles: Mapping[str, int], sec
     """Draws notes (and bent pitch) into the first panel and each style's control changes into the next ones."""
     roll, *lanes = panels
     pitches = voice.notes[:, 2] if len(voice.notes) else np.array([60.0])
-    low, high = float(pitches.min()) - 2.5, float(pitches.max()) + 2.5
+    low, high = float(pitches.min()) - 2.0, float(pitches.max()) + 4.0  # Room for the name.
     roll.set_ylim(low, high)
     for start, end, pitch, velocity in voice.notes:
         strength = 0.25 + 0.75 * velocity / _CONTROL_MAXIMUM
@@ -260,7 +260,9 @@ def _png(figure: Figure) -> bytes:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     # 256 colours are as many as the colour scale has, in a third of the bytes.
-    image = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).quantize(256, dither=Image.Dither.NONE)
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).quantize(
+        256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+    )
     picture = io.BytesIO()
     image.save(picture, format="png", optimize=True)
     return picture.getvalue()
