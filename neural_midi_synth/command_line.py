@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from absl import flags, logging
+from absl import app, flags, logging
 
 from neural_midi_synth.errors import DataError
 
@@ -23,6 +23,7 @@ def run(main: Callable[[], None], usage: str) -> None:
     logging.set_verbosity(logging.WARNING)
     program = os.path.basename(sys.argv[0])
     module = sys.modules[main.__module__]
+    app.define_help_flags()
     try:
         rest = flags.FLAGS(sys.argv)
     except flags.Error as error:

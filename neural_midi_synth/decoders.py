@@ -1,0 +1,247 @@
+"""From control frames to synthesizer parameters: scaling, recurrent layer, decoder."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import gin
+import numpy as np
+import tensorflow as tf
+
+State = dict[str, Any]
+
+SILENT = -20.0
+"""A network output that ddsp's `exp_sigmoid` turns into silence: what a decoder with a stride starts from."""
+
+
+@gin.configurable(module="nms")
+class Preprocessor:
+    """Scales each channel so that the network sees all of [0, 1].
+
+    Attributes:
+        scales: Channel name → scale. A scale is `('linear', low, high)`, which maps low to 0 and high to 1, or
+            `('log', knee, high)` for times: linear below the knee (s), logarithmic above it, 1 from high (s) on.
+            A channel without a scale is taken as it is.
+    """
+
+    def __init__(self, scales: dict[str, tuple[str, float, float]] | None = None) -> None:
+        self.scales = dict(scales or {})
+        for channel, (kind, low, high) in self.scales.items():
+            if kind not in ("linear", "log") or not high > low or (kind == "log" and low <= 0.0):
+                raise ValueError(
+                    f"Preprocessor.scales: '{channel}' needs ('linear', low, high) or ('log', knee, high), low < high."
+                )
+
+    def __call__(self, control_frames: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Scales control frames.
+
+        Args:
+            control_frames: Channel name → `[batch, n_frames, 1]`, in the channel's unit.
+
+        Returns:
+            The same channels, scaled.
+        """
+        return {channel: self._scaled(channel, value) for channel, value in control_frames.items()}
+
+    def _scaled(self, channel: str, value: tf.Tensor) -> tf.Tensor:
+        if channel not in self.scales:
+            return value
+        kind, low, high = self.scales[channel]
+        if kind == "linear":
+            return (value - low) / (high - low)
+        return tf.math.log1p(tf.clip_by_value(value, 0.0, high) / low) / math.log1p(high / low)
+
+
+class Recurrent(tf.keras.layers.Layer):
+    """A gated recurrent unit with the weights of Keras' `GRU(reset_after=True)`, faster, with its state in and out.
+
+    The projection of the inputs is one matrix product outside the loop. So is, in the gradient, everything but the
+    recursion itself: the gates are computed again from the outputs, all frames at once, and the gradient of the
+    recurrent weights is one product at the end.
+    """
+
+    def __init__(self, units: int, name: str = "recurrent") -> None:
+        super().__init__(name=name)
+        self.units = units
+
+    def build(self, input_shape: tf.TensorShape) -> None:
+        """Makes kernel `[inputs, 3 units]`, recurrent kernel `[units, 3 units]` and bias `[2, 3 units]`."""
+        self.kernel = self.add_weight("kernel", [input_shape[-1], 3 * self.units], initializer="glorot_uniform")
+        self.recurrent_kernel = self.add_weight(
+            "recurrent_kernel", [self.units, 3 * self.units], initializer="orthogonal"
+        )
+        self.bias = self.add_weight("bias", [2, 3 * self.units], initializer="zeros")
+        super().build(input_shape)
+
+    def call(self, inputs: tf.Tensor, state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Runs over the frames.
+
+        Args:
+            inputs: `[batch, n_frames, inputs]`.
+            state: `[batch, units]`.
+
+        Returns:
+            Outputs `[batch, n_frames, units]` and the last of them, the next state.
+        """
+        projected = tf.matmul(inputs, self.kernel) + self.bias[0]
+        outputs = _recur(projected, state, self.recurrent_kernel, self.bias[1])
+        return outputs, tf.concat([state[:, tf.newaxis], outputs], axis=1)[:, -1]
+
+
+@tf.custom_gradient
+def _recur(projected: tf.Tensor, state: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> Any:
+    """The recursion: projected inputs `[batch, n_frames, 3 units]` to outputs `[batch, n_frames, units]`."""
+    frames = tf.transpose(projected, [1, 0, 2])
+    n_frames = tf.shape(frames)[0]
+    units = kernel.shape[0]
+
+    def forward(t: tf.Tensor, hidden: tf.Tensor, outputs: tf.TensorArray) -> tuple[tf.Tensor, tf.Tensor, tf.TensorArray]:
+        update, _, _, candidate = _gates(frames[t], tf.matmul(hidden, kernel) + bias)
+        hidden = candidate + update * (hidden - candidate)
+        return t + 1, hidden, outputs.write(t, hidden)
+
+    outputs = tf.TensorArray(tf.float32, n_frames, element_shape=[None, units])
+    *_, outputs = tf.while_loop(lambda t, *_: t < n_frames, forward, (0, state, outputs), maximum_iterations=n_frames)
+    outputs = outputs.stack()
+
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        upstream = tf.transpose(upstream, [1, 0, 2])
+        before = tf.concat([state[tf.newaxis], outputs[:-1]], axis=0)
+        recurrent = tf.matmul(before, kernel) + bias
+        update, reset, from_state, candidate = _gates(frames, recurrent)
+        to_candidate = (1.0 - update) * (1.0 - candidate**2)
+        to_reset = to_candidate * from_state * reset * (1.0 - reset)
+        to_update = (before - candidate) * update * (1.0 - update)
+        slopes = tf.stack([to_update, to_reset, to_candidate * reset], axis=2)
+
+        def backward(
+            t: tf.Tensor, carried: tf.Tensor, gradients: tf.TensorArray
+        ) -> tuple[tf.Tensor, tf.Tensor, tf.TensorArray]:
+            hidden = upstream[t] + carried
+            through = tf.reshape(hidden[:, tf.newaxis] * slopes[t], [-1, 3 * units])
+            carried = hidden * update[t] + tf.matmul(through, kernel, transpose_b=True)
+            return t - 1, carried, gradients.write(t, hidden)
+
+        gradients = tf.TensorArray(tf.float32, n_frames, element_shape=[None, units])
+        _, to_state, gradients = tf.while_loop(
+            lambda t, *_: t >= 0, backward, (n_frames - 1, tf.zeros_like(state), gradients), maximum_iterations=n_frames
+        )
+        hidden = gradients.stack()
+        to_recurrent = tf.reshape(hidden[:, :, tf.newaxis] * slopes, tf.shape(frames))
+        to_projected = tf.concat([to_recurrent[..., : 2 * units], hidden * to_candidate], axis=-1)
+        to_kernel = tf.einsum("tbi,tbj->ij", before, to_recurrent)
+        return tf.transpose(to_projected, [1, 0, 2]), to_state, to_kernel, tf.reduce_sum(to_recurrent, axis=[0, 1])
+
+    return tf.transpose(outputs, [1, 0, 2]), gradient
+
+
+def _gates(projected: tf.Tensor, recurrent: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Update gate, reset gate, what the state gives to the candidate, candidate; each `[…, units]`."""
+    update, reset, fresh = tf.split(projected, 3, axis=-1)
+    to_update, to_reset, from_state = tf.split(recurrent, 3, axis=-1)
+    reset = tf.sigmoid(reset + to_reset)
+    return tf.sigmoid(update + to_update), reset, from_state, tf.tanh(fresh + reset * from_state)
+
+
+@gin.configurable(module="nms")
+class Decoder(tf.keras.layers.Layer):
+    """Scaled control frames to synthesizer parameters.
+
+    One MLP for each channel, or one for all of them; a recurrent layer over their outputs; an MLP over both; a linear
+    head for each parameter. This is the decoder of DDSP (Engel et al., 2020) as the style-aware synthesizer of Grechin
+    and Groves (2021) uses it.
+
+    With a stride, the network sees every so many frames, and its outputs are brought back to the frame rate by ddsp's
+    overlapping windows. It is then a stride of frames behind: `latency_frames`.
+    """
+
+    def __init__(
+        self,
+        channels: tuple[str, ...] = gin.REQUIRED,
+        outputs: tuple[tuple[str, int], ...] = gin.REQUIRED,
+        units: int = 512,
+        layers: int = 3,
+        rnn_units: int = 512,
+        stride: int = 1,
+        mlp_per_channel: bool = True,
+        octaves: dict[str, int] | None = None,
+        name: str = "decoder",
+    ) -> None:
+        """Describes the network.
+
+        Args:
+            channels: The channels it sees.
+            outputs: Name and size of each head, such as `('harmonic_distribution', 100)`.
+            units: Of each dense layer.
+            layers: Dense layers of each MLP.
+            rnn_units: Of the recurrent layer.
+            stride: Frames from one the network sees to the next.
+            mlp_per_channel: One MLP for each channel, else one for all.
+            octaves: Channel name → n: the channel `x` is joined by sin and cos of π 2ⁱ x, i < n, so that a small network
+                can tell near values apart.
+            name: Name of the layer.
+        """
+        super().__init__(name=name)
+        self.channels = tuple(channels)
+        self.outputs = tuple((str(output), int(size)) for output, size in outputs)
+        self.stride = int(stride)
+        self.latency_frames = self.stride if self.stride > 1 else 0
+        self._octaves = dict(octaves or {})
+        self._mlp_per_channel = mlp_per_channel
+        n_mlps = len(self.channels) if mlp_per_channel else 1
+        self._input_mlps = [_mlp(layers, units) for _ in range(n_mlps)]
+        self._recurrent = Recurrent(rnn_units)
+        self._output_mlp = _mlp(layers, units)
+        self._head = tf.keras.layers.Dense(sum(size for _, size in self.outputs))
+
+    def initial_state(self, batch: int | tf.Tensor) -> State:
+        """Recurrent state `[batch, rnn_units]`; with a stride also the last outputs, silent, `[batch, 1, outputs]`."""
+        state = {"recurrent": tf.zeros([batch, self._recurrent.units])}
+        if self.stride > 1:
+            state["outputs"] = tf.fill([batch, 1, self._head.units], SILENT)
+        return state
+
+    def call(self, inputs: dict[str, tf.Tensor], state: State) -> tuple[dict[str, tf.Tensor], State]:
+        """Decodes a block of frames.
+
+        Args:
+            inputs: Channel name → `[batch, n_frames, 1]`, scaled; `n_frames` a multiple of the stride.
+            state: Of the block before.
+
+        Returns:
+            Output name → `[batch, n_frames, size]`, `latency_frames` behind the inputs, and the next state.
+        """
+        channels = [self._expanded(channel, inputs[channel][:, :: self.stride]) for channel in self.channels]
+        if not self._mlp_per_channel:
+            channels = [tf.concat(channels, axis=-1)]
+        embedded = tf.concat([mlp(channel) for mlp, channel in zip(self._input_mlps, channels)], axis=-1)
+        recurrent, last = self._recurrent(embedded, state=state["recurrent"])
+        outputs = self._head(self._output_mlp(tf.concat([recurrent, embedded], axis=-1)))
+        next_state = {"recurrent": last}
+        if self.stride > 1:
+            outputs = tf.concat([state["outputs"], outputs], axis=1)
+            next_state["outputs"] = outputs[:, -1:]
+            outputs = _between_frames(outputs, self.stride)
+        sizes = [size for _, size in self.outputs]
+        return dict(zip([name for name, _ in self.outputs], tf.split(outputs, sizes, axis=-1))), next_state
+
+    def _expanded(self, channel: str, value: tf.Tensor) -> tf.Tensor:
+        n_octaves = self._octaves.get(channel, 0)
+        if not n_octaves:
+            return value
+        angles = value * (math.pi * 2.0 ** np.arange(n_octaves, dtype=np.float32))
+        return tf.concat([value, tf.sin(angles), tf.cos(angles)], axis=-1)
+
+
+def _mlp(layers: int, units: int) -> tf.keras.Sequential:
+    dense = (tf.keras.layers.Dense(units, activation=tf.nn.leaky_relu) for _ in range(layers))
+    return tf.keras.Sequential(list(dense))
+
+
+def _between_frames(frames: tf.Tensor, stride: int) -> tf.Tensor:
+    """From each frame to the next in `stride` steps, by the halves of a Hann window: `[b, n + 1, c]` to `[b, n·stride, c]`."""
+    rise = (0.5 - 0.5 * np.cos(math.pi * np.arange(stride) / stride)).astype(np.float32)[:, np.newaxis]
+    begin, end = frames[:, :-1, tf.newaxis], frames[:, 1:, tf.newaxis]
+    between = begin + rise * (end - begin)
+    return tf.reshape(between, [tf.shape(frames)[0], -1, frames.shape[-1]])

@@ -1,0 +1,304 @@
+"""The instrument: controls, decoder and processors in one Keras model that plays clips, streams and whole files."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import ddsp
+import gin
+import numpy as np
+import soxr
+import tensorflow as tf
+
+from neural_midi_synth.controls import Controls
+from neural_midi_synth.decoders import Decoder, Preprocessor
+from neural_midi_synth.errors import DataError
+from neural_midi_synth.notes import Voice, read_midi
+from neural_midi_synth.processors import ProcessorGroup
+
+State = dict[str, Any]
+
+CONFIG_NAME = "operative_config.gin"
+RENDER_BLOCK_SECONDS = 4
+TAIL_SECONDS = 1.0
+
+
+@gin.configurable(module="nms")
+class Instrument(tf.keras.Model):
+    """Plays MIDI with the sound of a recording.
+
+    The road: notes → `controls` → `preprocessor` → `decoder` → `processor_group` → audio. `step` walks it for one block;
+    a clip is a stream with one block.
+
+    Attributes:
+        sample_rate: Samples a second.
+        hop: Samples a frame.
+        latency: Samples by which a stream is behind its control frames.
+    """
+
+    def __init__(
+        self,
+        controls: Controls = gin.REQUIRED,
+        preprocessor: Preprocessor = gin.REQUIRED,
+        decoder: Decoder = gin.REQUIRED,
+        processor_group: ProcessorGroup = gin.REQUIRED,
+        spectral_loss: ddsp.losses.Loss = gin.REQUIRED,
+        sample_rate: int = gin.REQUIRED,
+        name: str = "instrument",
+    ) -> None:
+        """Puts an instrument together; gin gives the parts.
+
+        Args:
+            controls: From notes to control frames.
+            preprocessor: Scales them.
+            decoder: From them to synthesizer parameters.
+            processor_group: From those and 'f0_hz' to audio.
+            spectral_loss: Called with the recorded and the played audio.
+            sample_rate: Samples a second, a multiple of the frame rate.
+            name: Name of the model.
+
+        Raises:
+            ValueError: The frame rate does not divide the sample rate, or the decoder sees a channel that is not there.
+        """
+        super().__init__(name=name)
+        if sample_rate % controls.frame_rate:
+            raise ValueError(f"Instrument: the frame rate {controls.frame_rate} does not divide {sample_rate} Hz.")
+        missing = sorted(set(decoder.channels) - set(controls.channels))
+        if missing:
+            raise ValueError(f"Decoder.channels: '{missing[0]}' is not one of Controls.channels.")
+        self.controls = controls
+        self.preprocessor = preprocessor
+        self.decoder = decoder
+        self.processor_group = processor_group
+        self.spectral_loss = spectral_loss
+        self.sample_rate = int(sample_rate)
+        self.hop = self.sample_rate // controls.frame_rate
+        self._latency_frames = decoder.latency_frames + 1
+        self.latency = self._latency_frames * self.hop
+
+    @property
+    def frame_rate(self) -> int:
+        """Control frames a second."""
+        return self.controls.frame_rate
+
+    @property
+    def styles(self) -> dict[str, int]:
+        """Style name → controller number."""
+        return dict(self.controls.styles)
+
+    def initial_state(self, batch: int | tf.Tensor) -> State:
+        """Silence: what a stream starts from."""
+        return {
+            "f0_hz": tf.zeros([batch, self.decoder.latency_frames, 1]),
+            "decoder": self.decoder.initial_state(batch),
+            "processor_group": self.processor_group.initial_state(batch),
+        }
+
+    def step(self, control_frames: dict[str, tf.Tensor], state: State) -> tuple[dict[str, Any], State]:
+        """Plays one block.
+
+        Args:
+            control_frames: Channel name → `[batch, n_frames, 1]`; `n_frames` a multiple of the decoder's stride.
+            state: Of the block before, or `initial_state`.
+
+        Returns:
+            The processor group's outputs, where `['out']['signal']` is audio `[batch, n_frames * hop]`, `latency`
+            samples behind the frames; and the next state.
+        """
+        parameters, decoder_state = self.decoder(self.preprocessor(control_frames), state=state["decoder"])
+        f0_hz = tf.concat([state["f0_hz"], _midi_to_hz(control_frames["f0_midi"])], axis=1)
+        n_frames = tf.shape(control_frames["f0_midi"])[1]
+        parameters["f0_hz"], later_f0_hz = f0_hz[:, :n_frames], f0_hz[:, n_frames:]
+        outputs, group_state = self.processor_group.step(parameters, state["processor_group"])
+        return outputs, {"f0_hz": later_f0_hz, "decoder": decoder_state, "processor_group": group_state}
+
+    def call(self, features: Mapping[str, tf.Tensor], n_samples: int | tf.Tensor | None = None) -> tf.Tensor:
+        """Plays clips from notes.
+
+        Args:
+            features: `notes`, `control_changes` and `pitch_bends` as `Controls` takes them, and `audio`
+                `[batch, n_samples]`, of which only the length matters, unless `n_samples` is given. Where there is
+                `first_sample` `[batch]`, the noise starts from that sample.
+            n_samples: Length of the clips.
+
+        Returns:
+            Audio `[batch, n_samples]`.
+        """
+        if n_samples is None:
+            n_samples = tf.shape(features["audio"])[1]
+        n_frames = -(-n_samples // self.hop) + self._latency_frames
+        n_frames = -(-n_frames // self.decoder.stride) * self.decoder.stride
+        notes = (features[name] for name in ("notes", "control_changes", "pitch_bends"))
+        state = self.initial_state(tf.shape(features["notes"])[0])
+        if "first_sample" in features:
+            for noise in state["processor_group"].values():
+                if "sample" in noise:
+                    noise["sample"] += features["first_sample"]
+        outputs, _ = self.step(self.controls(*notes, n_frames), state)
+        return outputs["out"]["signal"][:, self.latency :][:, :n_samples]
+
+    def train_step(self, features: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """One step of `fit`. Features as for `call`, with the recorded `audio`."""
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        with tf.GradientTape() as tape:
+            loss = self.spectral_loss(features["audio"], self(features, training=True))
+            shared = loss / replicas
+        gradients = tape.gradient(shared, self.trainable_variables)
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_variables))
+        return {"loss": loss, "gradient_norm": tf.linalg.global_norm(gradients)}
+
+    def test_step(self, features: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """One step of `evaluate`."""
+        return {"loss": self.spectral_loss(features["audio"], self(features, training=False))}
+
+    def build_variables(self) -> None:
+        """Makes every variable, by playing nothing for a moment."""
+        empty = {name: tf.zeros([1, 0, n]) for name, n in (("notes", 4), ("control_changes", 3), ("pitch_bends", 2))}
+        self(empty, n_samples=self.hop)
+
+    def render(
+        self,
+        voice: Voice | str | os.PathLike,
+        styles: Mapping[str, float] | None = None,
+        sample_rate: int | None = None,
+        n_samples: int | None = None,
+    ) -> np.ndarray:
+        """Plays a voice of any length, block by block.
+
+        Args:
+            voice: A voice or the path of a MIDI file.
+            styles: Style name → control change value (0 to 127) that holds throughout, whatever the file says.
+            sample_rate: Of the result; the instrument's own unless given.
+            n_samples: Length of the result at the instrument's sample rate; unless given, to the end of the last note
+                and a second more.
+
+        Returns:
+            Audio float32 `[n]`.
+
+        Raises:
+            DataError: The file cannot be used, or the instrument has no such style.
+        """
+        return np.concatenate(list(self.render_blocks(voice, styles, sample_rate, n_samples)))
+
+    def render_blocks(
+        self,
+        voice: Voice | str | os.PathLike,
+        styles: Mapping[str, float] | None = None,
+        sample_rate: int | None = None,
+        n_samples: int | None = None,
+    ) -> Iterable[np.ndarray]:
+        """As `render`, one block of audio after the other; memory does not grow with the length."""
+        if not isinstance(voice, Voice):
+            voice = read_midi(voice)
+        if n_samples is None:
+            n_samples = round((voice.duration + TAIL_SECONDS) * self.sample_rate)
+        resampler = soxr.ResampleStream(self.sample_rate, sample_rate or self.sample_rate, 1, dtype="float32")
+        features = self._features(voice, styles or {})
+        block_frames = RENDER_BLOCK_SECONDS * self.frame_rate
+        block_frames += -block_frames % self.decoder.stride
+        state, skip, left = self.initial_state(1), self.latency, n_samples
+        first_frame = 0
+        while left > 0 or first_frame == 0:
+            signal, state = self._render_block(features, first_frame, block_frames, state)
+            signal = signal.numpy()[0, skip:][:left]
+            first_frame, skip, left = first_frame + block_frames, 0, left - len(signal)
+            if sample_rate not in (None, self.sample_rate):
+                signal = resampler.resample_chunk(signal, last=left == 0)
+            yield signal
+
+    @tf.function(reduce_retracing=True)
+    def _render_block(
+        self, features: dict[str, tf.Tensor], first_frame: tf.Tensor, n_frames: int, state: State
+    ) -> tuple[tf.Tensor, State]:
+        outputs, state = self.step(self.controls(**features, n_frames=n_frames, first_frame=first_frame), state)
+        return outputs["out"]["signal"], state
+
+    def _features(self, voice: Voice, styles: Mapping[str, float]) -> dict[str, tf.Tensor]:
+        control_changes = voice.control_changes
+        for style, value in styles.items():
+            if style not in self.styles:
+                known = ", ".join(self.styles) or "none"
+                raise DataError(f"'{style}' is not a style of this instrument; it has {known}.")
+            if not 0 <= value <= 127:
+                raise DataError(f"{style}={value}: a style's value is 0 to 127.")
+            number = self.styles[style]
+            control_changes = control_changes[control_changes[:, 1] != number]
+            control_changes = np.concatenate([[[0.0, number, value]], control_changes])
+        rows = {"notes": voice.notes, "control_changes": control_changes, "pitch_bends": voice.pitch_bends}
+        return {name: tf.constant(value, tf.float64)[tf.newaxis] for name, value in rows.items()}
+
+
+def _midi_to_hz(pitch: tf.Tensor) -> tf.Tensor:
+    """Hz, by way of float64: in float32 the last bit of a power depends on its place in the tensor, and phases add it up."""
+    return tf.cast(440.0 * 2.0 ** ((tf.cast(pitch, tf.float64) - 69.0) / 12.0), tf.float32)
+
+
+def configure(gin_files: Iterable[str | os.PathLike], gin_params: Iterable[str] = ()) -> None:
+    """Makes gin files and bindings the whole configuration.
+
+    Args:
+        gin_files: Paths of gin files.
+        gin_params: Bindings that come after them, such as `'Decoder.units = 128'`.
+
+    Raises:
+        DataError: A file or a binding that gin does not take.
+    """
+    try:
+        with gin.unlock_config():
+            gin.clear_config()
+            gin.parse_config_files_and_bindings([str(path) for path in gin_files], list(gin_params))
+    except (ValueError, TypeError, SyntaxError, OSError, AttributeError, ImportError) as error:
+        raise DataError(f"gin: {_first_line(error)}") from error
+
+
+def build() -> Instrument:
+    """Builds the instrument that gin is configured for.
+
+    Raises:
+        DataError: The configuration does not describe an instrument; the message says which part.
+    """
+    try:
+        instrument = Instrument()
+        instrument.build_variables()
+    except (ValueError, TypeError, KeyError, tf.errors.InvalidArgumentError) as error:
+        raise DataError(f"gin: {_first_line(error)}") from error
+    return instrument
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def load(folder: str | os.PathLike, checkpoint: str = "best") -> Instrument:
+    """Loads a trained instrument.
+
+    gin's configuration becomes that of the instrument.
+
+    Args:
+        folder: What `nms_train --save_dir` wrote.
+        checkpoint: 'best' (on validation) or 'last'.
+
+    Returns:
+        The instrument, ready to `render`.
+
+    Raises:
+        DataError: There is no instrument in the folder, or it is damaged.
+    """
+    folder = pathlib.Path(folder)
+    config = folder / CONFIG_NAME
+    if not config.is_file():
+        raise DataError(f"{folder}: no instrument here ({CONFIG_NAME} is missing). Name a folder that nms_train wrote.")
+    configure([config])
+    instrument = build()
+    path = tf.train.latest_checkpoint(str(folder / checkpoint))
+    if path is None:
+        raise DataError(f"{folder}: no checkpoint in {checkpoint}/. Train it for a while first.")
+    try:
+        status = tf.train.Checkpoint(instrument=instrument).restore(path)
+        status.assert_existing_objects_matched().expect_partial()
+    except (tf.errors.OpError, AssertionError, ValueError) as error:
+        raise DataError(f"{path}: damaged checkpoint, or one of another instrument. Train again.") from error
+    return instrument
