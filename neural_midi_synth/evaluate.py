@@ -104,7 +104,7 @@ def evaluate(
       `seconds` and the numbers of `report.MEASURES`) and `mean`; None stands where there is no such number.
 
     Raises:
-      DataError: There is no example, or the output folder can't be written.
+      DataError: There is no example, the instrument plays NaN, or the output folder can't be written.
     """
     output_dir = pathlib.Path(output_dir)
     if output_dir.exists() and not output_dir.is_dir():
@@ -236,7 +236,11 @@ def _join(run: list[Mapping[str, Any]]) -> Example:
 
 def _play(instrument: Player, example: Example) -> np.ndarray:
     n_samples = len(example.reference) if example.is_excerpt and example.reference is not None else None
-    return instrument.render(example.voice, n_samples=n_samples)
+    samples = instrument.render(example.voice, n_samples=n_samples)
+    if not np.isfinite(samples).all():
+        first = int(np.argmin(np.isfinite(samples))) / instrument.sample_rate
+        raise DataError(f"{example.name}: the instrument plays NaN at {first:.1f} s. Train it again.")
+    return samples
 
 
 def _play_and_measure(instrument: Player, example: Example, is_pictured: bool) -> report.Result:

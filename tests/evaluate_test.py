@@ -207,6 +207,18 @@ def test_nothing_to_evaluate_and_nowhere_to_write_are_told(tmp_path, instrument)
         evaluate.evaluate(instrument, [evaluate.Example("a", voice(), None)], tmp_path / "file")
 
 
+def test_an_instrument_that_plays_nan_is_told_with_the_time(tmp_path):
+    class Broken(SineInstrument):
+        def render(self, voice, n_samples=None):
+            samples = super().render(voice, n_samples)
+            samples[8000:] = np.nan
+            return samples
+
+    with pytest.raises(DataError, match=r"first: the instrument plays NaN at 0\.5 s"):
+        evaluate.evaluate(Broken(), [evaluate.Example("first", voice(), None)], tmp_path / "report")
+    assert not list(tmp_path.iterdir())
+
+
 def windows_of(samples, starts, seconds=1.0, take=b"take_01"):
     """Windows as the data set's builder stores them, in float32."""
     for start in starts:
