@@ -129,8 +129,8 @@ def split_stretches(
             break
     else:
         raise DataError(
-            f"too little playing to train and hold out a {' and a '.join(wanted)} stretch: it fills {len(candidates)} "
-            f"windows, and {len(wanted) + 1} are needed. Record more, make the windows shorter, or hold nothing out."
+            f"too little playing: it fills {len(candidates)} windows, and {' and '.join(['train', *wanted])} need "
+            f"{len(wanted) + 1}. Record more, make the windows shorter, or hold nothing out."
         )
 
     counts = {split: max(1, round(fraction * len(candidates))) for split, fraction in wanted.items()}
