@@ -66,14 +66,14 @@ def _error(path: pathlib.Path, **choice) -> str:
 
 @st.composite
 def voices(draw) -> Voice:
-    """Voices without sustain pedal or registered parameters, in time steps that are exact at 120 beats a minute."""
+    """Voices without sustain pedal or registered parameters, in time steps that are exact in ticks and in binary."""
     times = sorted(draw(st.sets(st.integers(0, 4_000), min_size=2, max_size=24)))
     notes = [
         (start, draw(st.integers(start + 1, end)), draw(st.integers(0, 127)), draw(st.integers(1, 127)))
         for start, end in zip(times[:-1], times[1:], strict=True)
         if draw(st.booleans())
     ] or [(0, 1, 60, 100)]
-    step = 1.0 / 384.0  # Five ticks.
+    step = 1.0 / 128.0  # Fifteen ticks at 120 beats a minute; differences of its multiples are not rounded.
     numbers = st.sampled_from([1, 7, 11, 55, 56, 74])
     last = int(notes[-1][1])
     changes = draw(st.lists(st.tuples(st.integers(0, last), numbers, st.integers(0, 127)), max_size=20))
@@ -118,15 +118,13 @@ def _sounding(voice: Voice, time: float) -> tuple:
 
 
 @hypothesis.settings(deadline=None)
-@hypothesis.given(voice=voices(), start=st.integers(-100, 4_100), length=st.integers(0, 1_000))
+@hypothesis.given(voice=voices(), start=st.integers(-100, 8_100), length=st.integers(0, 1_000))
 def test_a_window_sounds_as_the_whole_does_there(voice, start, length):
     # Halves of the events' steps, so that windows begin and end on events as well as between them.
-    step = 1.0 / 768.0
+    step = 1.0 / 256.0
     window = voice.window(start * step, (start + length) * step)
     for i in range(0, length, max(length // 7, 1)):
-        whole, part = _sounding(voice, (start + i) * step), _sounding(window, i * step)
-        assert len(whole) == len(part)
-        assert whole[0] is part[0] or whole == pytest.approx(part, abs=1e-9)
+        assert _sounding(voice, (start + i) * step) == _sounding(window, i * step)
         for number in np.unique(voice.control_changes[:, 1]):
             events = [v.control_changes[v.control_changes[:, 1] == number][:, [0, 2]] for v in (voice, window)]
             assert _in_force(events[0], (start + i) * step, -1.0) == _in_force(events[1], i * step, -1.0)
@@ -135,9 +133,9 @@ def test_a_window_sounds_as_the_whole_does_there(voice, start, length):
 
 
 @hypothesis.settings(deadline=None)
-@hypothesis.given(voice=voices(), start=st.integers(0, 4_000), length=st.integers(1, 1_000))
+@hypothesis.given(voice=voices(), start=st.integers(0, 8_000), length=st.integers(1, 1_000))
 def test_a_window_holds_no_more_than_it_needs(voice, start, length):
-    step = 1.0 / 768.0
+    step = 1.0 / 256.0
     window, end = voice.window(start * step, (start + length) * step), length * step
     assert np.sum(window.notes[:, 1] <= 0.0) <= 1
     assert np.all(window.notes[:, 0] < end)
