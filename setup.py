@@ -23,6 +23,7 @@ setup(
         "gin-config>=0.5.0",
         "librosa>=0.11",
         "matplotlib>=3.8",
+        "mido>=1.3",
         "note-seq==0.0.5",
         "numpy>=1.26",
         "rpp>=0.5",
@@ -36,6 +37,8 @@ setup(
         "tf-keras>=2.20,<2.22",
         "tqdm",
     ],
+    # The command tfds imports both before it reads its arguments. Its builders, which nms_train runs, need neither.
+    extras_require={"tfds_cli": ["apache-beam>=2.77", "mlcroissant>=1.1"]},
     packages=[
         "neural_midi_synth",
         "neural_midi_synth.data_prep",
