@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
-import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from neural_midi_synth.environment import silent_stderr
 from neural_midi_synth.errors import DataError
 from neural_midi_synth.outputs import write_aside
 
@@ -35,8 +35,6 @@ AUDIO_SUFFIXES = tuple(_FORMATS)
 MAX_SAMPLE_RATE = 192_000
 # libsndfile's Vorbis encoder keeps a whole write on the stack, and overflows it with minutes of audio at once.
 _BLOCK_FRAMES = 65536
-# There is one stderr for all threads: two that silenced it at once could restore it in the wrong order.
-_STDERR_LOCK = threading.Lock()
 
 
 def read_audio(path: str | os.PathLike, sample_rate: int | None = None) -> tuple[np.ndarray, int]:
@@ -176,7 +174,7 @@ def _open(path: pathlib.Path) -> Iterator[soundfile.SoundFile]:
         raise DataError(f"{path}: not allowed to read this file. Change its permissions.")
     with contextlib.ExitStack() as stack:
         if path.suffix.lower() == ".mp3":
-            stack.enter_context(_silent_stderr())
+            stack.enter_context(silent_stderr())
         try:
             file = stack.enter_context(soundfile.SoundFile(path))
         except soundfile.LibsndfileError as error:
@@ -184,24 +182,6 @@ def _open(path: pathlib.Path) -> Iterator[soundfile.SoundFile]:
                 f"{path}: is not audio, whatever its name, or is damaged. Export it again as {_choices()}."
             ) from error
         yield file
-
-
-@contextlib.contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """Keeps libmpg123, which decodes mp3, from printing its own account of a file to the process's stderr."""
-    with _STDERR_LOCK:
-        try:
-            saved = os.dup(2)
-        except OSError:  # There is no stderr to keep clean.
-            yield
-            return
-        try:
-            with open(os.devnull, "wb") as devnull:
-                os.dup2(devnull.fileno(), 2)
-            yield
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
 
 
 def _check_finite(samples: np.ndarray, path: pathlib.Path, position: int, sample_rate: int) -> None:

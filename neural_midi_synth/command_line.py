@@ -6,9 +6,13 @@ import os
 import sys
 from collections.abc import Callable
 
-from absl import app, flags, logging
+from absl import flags, logging
 
 from neural_midi_synth.errors import DataError
+
+
+class UsageError(Exception):
+    """Flags that do not go together: exit status 2."""
 
 
 def run(main: Callable[[], None], usage: str) -> None:
@@ -19,31 +23,30 @@ def run(main: Callable[[], None], usage: str) -> None:
         wrong flags are answered at once.
       usage: What the command is for, printed by `--help`.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.set_verbosity(logging.WARNING)
     program = os.path.basename(sys.argv[0])
     module = sys.modules[main.__module__]
-    app.define_help_flags()
+    if {"-h", "-help", "--help", "--helpshort", "--helpfull"} & set(sys.argv[1:]):
+        print(f"{usage}\n\n{flags.FLAGS.module_help(module)}")
+        sys.exit(0)
     try:
         rest = flags.FLAGS(sys.argv)
     except flags.Error as error:
-        print(f"{program}: {_one_line(error)} (see {program} --help)", file=sys.stderr)
+        print(f"{program}: {' '.join(str(error).split())} (see {program} --help)", file=sys.stderr)
         sys.exit(2)
-    if any(flags.FLAGS[name].value for name in ("help", "helpfull", "helpshort") if name in flags.FLAGS):
-        print(f"{usage}\n\n{flags.FLAGS.module_help(module)}")
-        sys.exit(0)
     if len(rest) > 1:
         print(f"{program}: unexpected argument {rest[1]!r} (see {program} --help)", file=sys.stderr)
         sys.exit(2)
     try:
         main()
     except DataError as error:
-        print(f"{program}: {_one_line(error)}", file=sys.stderr)
+        # Where an error passes through a configurable, gin adds lines that tell which.
+        print(f"{program}: {str(error).splitlines()[0]}", file=sys.stderr)
         sys.exit(1)
+    except UsageError as error:
+        print(f"{program}: {error} (see {program} --help)", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print(f"\n{program}: stopped", file=sys.stderr)
         sys.exit(130)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

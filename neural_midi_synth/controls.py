@@ -13,7 +13,7 @@ import gin
 import tensorflow as tf
 
 PADDING = -1.0e9
-"""Rows whose time is at or below this, or is not finite, are ignored: what batches of unequal length are padded with."""
+"""Rows whose time is at or below this, or is not finite, are ignored: batches of unequal length are padded with it."""
 
 LONG_AGO = 100.0
 """Seconds: `distance_from_offset` before the first note."""

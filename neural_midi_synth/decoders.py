@@ -96,7 +96,9 @@ def _recur(projected: tf.Tensor, state: tf.Tensor, kernel: tf.Tensor, bias: tf.T
     n_frames = tf.shape(frames)[0]
     units = kernel.shape[0]
 
-    def forward(t: tf.Tensor, hidden: tf.Tensor, outputs: tf.TensorArray) -> tuple[tf.Tensor, tf.Tensor, tf.TensorArray]:
+    def forward(
+        t: tf.Tensor, hidden: tf.Tensor, outputs: tf.TensorArray
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.TensorArray]:
         update, _, _, candidate = _gates(frames[t], tf.matmul(hidden, kernel) + bias)
         hidden = candidate + update * (hidden - candidate)
         return t + 1, hidden, outputs.write(t, hidden)
@@ -178,8 +180,8 @@ class Decoder(tf.keras.layers.Layer):
             rnn_units: Of the recurrent layer.
             stride: Frames from one the network sees to the next.
             mlp_per_channel: One MLP for each channel, else one for all.
-            octaves: Channel name → n: the channel `x` is joined by sin and cos of π 2ⁱ x, i < n, so that a small network
-                can tell near values apart.
+            octaves: Channel name → n: the channel `x` is joined by sin and cos of π 2ⁱ x, i < n, so that a small
+                network can tell near values apart.
             name: Name of the layer.
         """
         super().__init__(name=name)
@@ -240,7 +242,7 @@ def _mlp(layers: int, units: int) -> tf.keras.Sequential:
 
 
 def _between_frames(frames: tf.Tensor, stride: int) -> tf.Tensor:
-    """From each frame to the next in `stride` steps, by the halves of a Hann window: `[b, n + 1, c]` to `[b, n·stride, c]`."""
+    """From frame to frame in `stride` steps by halves of a Hann window: `[b, n + 1, c]` to `[b, n·stride, c]`."""
     rise = (0.5 - 0.5 * np.cos(math.pi * np.arange(stride) / stride)).astype(np.float32)[:, np.newaxis]
     begin, end = frames[:, :-1, tf.newaxis], frames[:, 1:, tf.newaxis]
     between = begin + rise * (end - begin)

@@ -9,15 +9,20 @@ Nothing here imports TensorFlow or ddsp: installed packages are looked up by the
 
 from __future__ import annotations
 
+import contextlib
 import importlib.machinery
 import importlib.metadata
 import importlib.util
 import os
 import sys
+import threading
 import types
+from collections.abc import Iterator
 from typing import NoReturn
 
 DDSP_VERSION = "3.7.0"
+# There is one stderr for all threads: two that silenced it at once could restore it in the wrong order.
+_STDERR_LOCK = threading.Lock()
 
 
 def prepare() -> None:
@@ -105,3 +110,29 @@ def _version(distribution: str) -> str | None:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def import_tensorflow_quietly() -> None:
+    """Imports TensorFlow and wakes its devices without what its libraries print about GPUs that are not there."""
+    with silent_stderr():
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+
+
+@contextlib.contextmanager
+def silent_stderr() -> Iterator[None]:
+    """Keeps C libraries from printing to the process's stderr."""
+    with _STDERR_LOCK:
+        try:
+            saved = os.dup(2)
+        except OSError:  # There is no stderr to keep clean.
+            yield
+            return
+        try:
+            with open(os.devnull, "wb") as devnull:
+                os.dup2(devnull.fileno(), 2)
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)

@@ -17,7 +17,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from neural_midi_synth import command_line, metrics, pictures, report
+from neural_midi_synth import command_line, environment, metrics, pictures, report
 from neural_midi_synth.audio import read_audio, write_audio
 from neural_midi_synth.errors import DataError
 from neural_midi_synth.notes import MIDI_SUFFIXES, Voice, read_midi
@@ -34,6 +34,8 @@ Writes report.html (open it in a browser), report.json, and the sounds and pictu
 
 REPORT_PAGE = "report.html"
 REPORT_NUMBERS = "report.json"
+# In the folder of an instrument: what it was trained on, as `training` wrote it.
+DATA_SET_NAME = "data_set.json"
 # Beyond this many, examples are measured but not pictured, so that the page stays one that a phone can open.
 MAX_PICTURED = 24
 # Windows of the test split that follow each other are joined up to this length: longer is nicer to listen to.
@@ -50,10 +52,12 @@ _OUTPUT = flags.DEFINE_string("output", None, "Folder the report is written to."
 _MIDI_DIR = flags.DEFINE_string(
     "midi_dir", None, "Folder of MIDI files, each with a recording of the same name beside it.", allow_override=True
 )
-_SOURCE_DIR = flags.DEFINE_string(
-    "source_dir", None, "Folder of the takes whose test split is played.", allow_override=True
+_DATA_SET = flags.DEFINE_string(
+    "data_set",
+    None,
+    "Folder of a built data set whose test split is played; unless given, the one trained on.",
+    allow_override=True,
 )
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder where built data sets are kept.", allow_override=True)
 
 
 class Player(Protocol):
@@ -157,27 +161,28 @@ def examples_in(folder: str | os.PathLike, sample_rate: int) -> list[Example]:
     return [_read_example(midi, reference, sample_rate) for midi, reference in references.items()]
 
 
-def examples_of_test_split(
-    source_dir: str | os.PathLike | None, data_dir: str | os.PathLike | None, sample_rate: int
-) -> Iterator[Example]:
-    """Reads the test split of takes, as they are split for training, and builds the data set if needed.
+def examples_of_test_split(data_set: str | os.PathLike, sample_rate: int) -> Iterator[Example]:
+    """Reads the test split of a built data set.
 
     Args:
-      source_dir: Folder of the takes; the demo guitar if None.
-      data_dir: Where data sets are kept; TFDS's own place if None.
-      sample_rate: Of the instrument.
+      data_set: Its folder.
+      sample_rate: Of the instrument, for which the data set was built.
 
     Yields:
       Adjoining windows as one example each.
 
     Raises:
-      DataError: The takes can't be used, or the test split is empty.
+      DataError: There is no such data set, it is of another sample rate, or its test split is empty.
     """
     import tensorflow_datasets as tfds
 
-    from neural_midi_synth.data_prep import midi_audio
-
-    builder = midi_audio.build(source_dir, data_dir, sample_rate=sample_rate)
+    try:
+        builder = tfds.builder_from_directory(str(data_set))
+    except (FileNotFoundError, ValueError) as error:
+        raise DataError(f"{data_set}: no data set here. Name one with --data_set, or give --midi_dir.") from error
+    built_for = (builder.info.metadata or {}).get("sample_rate", sample_rate)
+    if built_for != sample_rate:
+        raise DataError(f"{data_set}: is at {built_for} Hz, the instrument at {sample_rate} Hz. Give --midi_dir.")
     if "test" not in builder.info.splits or not builder.info.splits["test"].num_examples:
         raise DataError(f"{builder.data_path}: the test split is empty. Give recordings with --midi_dir.")
     yield from joined_windows(tfds.as_numpy(builder.as_dataset(split="test")), sample_rate)
@@ -332,15 +337,27 @@ def _read_example(midi: pathlib.Path, reference: pathlib.Path | None, sample_rat
     return Example(midi.stem, read_midi(midi), samples)
 
 
+def _data_set(instrument: pathlib.Path) -> str:
+    """Returns the folder of the data set that the flags name, or else that the instrument was trained on."""
+    if _DATA_SET.value:
+        return _DATA_SET.value
+    path = instrument / DATA_SET_NAME
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["folder"]
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path}: does not tell what it was trained on. Give --data_set or --midi_dir.") from error
+
+
 def main() -> None:
     """Evaluates the instrument that the flags name."""
+    environment.import_tensorflow_quietly()
     from neural_midi_synth.instrument import load
 
     instrument = load(_INSTRUMENT.value)
     if _MIDI_DIR.value:
         examples = examples_in(_MIDI_DIR.value, instrument.sample_rate)
     else:
-        examples = list(examples_of_test_split(_SOURCE_DIR.value, _DATA_DIR.value, instrument.sample_rate))
+        examples = list(examples_of_test_split(_data_set(pathlib.Path(_INSTRUMENT.value)), instrument.sample_rate))
     evaluate(instrument, examples, _OUTPUT.value, title=pathlib.Path(_INSTRUMENT.value).resolve().name)
     print(f"\nThe report: {pathlib.Path(_OUTPUT.value) / REPORT_PAGE}")
 

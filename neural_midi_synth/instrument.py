@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import ddsp
@@ -13,9 +15,11 @@ import numpy as np
 import soxr
 import tensorflow as tf
 
+from neural_midi_synth import configs
 from neural_midi_synth.controls import Controls
 from neural_midi_synth.decoders import Decoder, Preprocessor
 from neural_midi_synth.errors import DataError
+from neural_midi_synth.losses import SpectralLoss  # noqa: F401  (gin configures it)
 from neural_midi_synth.notes import Voice, read_midi
 from neural_midi_synth.processors import ProcessorGroup
 
@@ -30,13 +34,14 @@ TAIL_SECONDS = 1.0
 class Instrument(tf.keras.Model):
     """Plays MIDI with the sound of a recording.
 
-    The road: notes → `controls` → `preprocessor` → `decoder` → `processor_group` → audio. `step` walks it for one block;
-    a clip is a stream with one block.
+    The road: notes → `controls` → `preprocessor` → `decoder` → `processor_group` → audio. `step` walks it for one
+    block; a clip is a stream with one block.
 
     Attributes:
         sample_rate: Samples a second.
         hop: Samples a frame.
         latency: Samples by which a stream is behind its control frames.
+        level: Variable: peak of the recordings. Networks and losses work at full scale; what is played is scaled by it.
     """
 
     def __init__(
@@ -78,6 +83,9 @@ class Instrument(tf.keras.Model):
         self.hop = self.sample_rate // controls.frame_rate
         self._latency_frames = decoder.latency_frames + 1
         self.latency = self._latency_frames * self.hop
+        # The peak of the recordings: inside, all instruments are equally loud.
+        self.level = self.add_weight("level", [], initializer="ones", trainable=False)
+        self._loss = tf.keras.metrics.Mean("loss")
 
     @property
     def frame_rate(self) -> int:
@@ -105,8 +113,8 @@ class Instrument(tf.keras.Model):
             state: Of the block before, or `initial_state`.
 
         Returns:
-            The processor group's outputs, where `['out']['signal']` is audio `[batch, n_frames * hop]`, `latency`
-            samples behind the frames; and the next state.
+            The processor group's outputs, where `['out']['signal']` is audio `[batch, n_frames * hop]` before it is
+            scaled by `level`, `latency` samples behind the frames; and the next state.
         """
         parameters, decoder_state = self.decoder(self.preprocessor(control_frames), state=state["decoder"])
         f0_hz = tf.concat([state["f0_hz"], _midi_to_hz(control_frames["f0_midi"])], axis=1)
@@ -138,21 +146,31 @@ class Instrument(tf.keras.Model):
                 if "sample" in noise:
                     noise["sample"] += features["first_sample"]
         outputs, _ = self.step(self.controls(*notes, n_frames), state)
-        return outputs["out"]["signal"][:, self.latency :][:, :n_samples]
+        return self.level * outputs["out"]["signal"][:, self.latency :][:, :n_samples]
 
     def train_step(self, features: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One step of `fit`. Features as for `call`, with the recorded `audio`."""
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         with tf.GradientTape() as tape:
-            loss = self.spectral_loss(features["audio"], self(features, training=True))
+            loss = self._spectral_loss(features)
             shared = loss / replicas
         gradients = tape.gradient(shared, self.trainable_variables)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_variables))
-        return {"loss": loss, "gradient_norm": tf.linalg.global_norm(gradients)}
+        self._loss.update_state(loss)
+        return {"loss": self._loss.result(), "gradient_norm": tf.linalg.global_norm(gradients)}
+
+    def _spectral_loss(self, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        return self.spectral_loss(features["audio"] / self.level, self(features) / self.level)
 
     def test_step(self, features: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One step of `evaluate`."""
-        return {"loss": self.spectral_loss(features["audio"], self(features, training=False))}
+        self._loss.update_state(self._spectral_loss(features))
+        return {"loss": self._loss.result()}
+
+    @property
+    def metrics(self) -> list[tf.keras.metrics.Metric]:
+        """The mean loss of an epoch, which Keras sets back."""
+        return [self._loss]
 
     def build_variables(self) -> None:
         """Makes every variable, by playing nothing for a moment."""
@@ -197,24 +215,35 @@ class Instrument(tf.keras.Model):
             n_samples = round((voice.duration + TAIL_SECONDS) * self.sample_rate)
         resampler = soxr.ResampleStream(self.sample_rate, sample_rate or self.sample_rate, 1, dtype="float32")
         features = self._features(voice, styles or {})
-        block_frames = RENDER_BLOCK_SECONDS * self.frame_rate
-        block_frames += -block_frames % self.decoder.stride
         state, skip, left = self.initial_state(1), self.latency, n_samples
         first_frame = 0
         while left > 0 or first_frame == 0:
-            signal, state = self._render_block(features, first_frame, block_frames, state)
+            signal, state = self._render_block(features, tf.constant(first_frame, tf.int64), state)
             signal = signal.numpy()[0, skip:][:left]
-            first_frame, skip, left = first_frame + block_frames, 0, left - len(signal)
+            first_frame, skip, left = first_frame + self._block_frames, 0, left - len(signal)
             if sample_rate not in (None, self.sample_rate):
                 signal = resampler.resample_chunk(signal, last=left == 0)
             yield signal
 
-    @tf.function(reduce_retracing=True)
-    def _render_block(
-        self, features: dict[str, tf.Tensor], first_frame: tf.Tensor, n_frames: int, state: State
-    ) -> tuple[tf.Tensor, State]:
-        outputs, state = self.step(self.controls(**features, n_frames=n_frames, first_frame=first_frame), state)
-        return outputs["out"]["signal"], state
+    @functools.cached_property
+    def _render_block(self) -> Callable[..., tuple[tf.Tensor, State]]:
+        """`step` on rows of any number, traced once: (features, first frame, state) to (signal, state)."""
+
+        def block(features: dict[str, tf.Tensor], first_frame: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
+            control_frames = self.controls(**features, n_frames=self._block_frames, first_frame=first_frame)
+            outputs, state = self.step(control_frames, state)
+            return self.level * outputs["out"]["signal"], state
+
+        columns = {"notes": 4, "control_changes": 3, "pitch_bends": 2}
+        rows = {name: tf.TensorSpec([1, None, n], tf.float64) for name, n in columns.items()}
+        state = tf.nest.map_structure(lambda value: tf.TensorSpec(value.shape, value.dtype), self.initial_state(1))
+        signature = [rows, tf.TensorSpec([], tf.int64), state]
+        return tf.function(block, input_signature=signature)
+
+    @property
+    def _block_frames(self) -> int:
+        frames = RENDER_BLOCK_SECONDS * self.frame_rate
+        return frames + -frames % self.decoder.stride
 
     def _features(self, voice: Voice, styles: Mapping[str, float]) -> dict[str, tf.Tensor]:
         control_changes = voice.control_changes
@@ -232,26 +261,35 @@ class Instrument(tf.keras.Model):
 
 
 def _midi_to_hz(pitch: tf.Tensor) -> tf.Tensor:
-    """Hz, by way of float64: in float32 the last bit of a power depends on its place in the tensor, and phases add it up."""
+    """Hz, through float64: in float32 the last bit of a power depends on its place in the tensor, and phases add up."""
     return tf.cast(440.0 * 2.0 ** ((tf.cast(pitch, tf.float64) - 69.0) / 12.0), tf.float32)
 
 
-def configure(gin_files: Iterable[str | os.PathLike], gin_params: Iterable[str] = ()) -> None:
+def configure(
+    gin_files: Iterable[str | os.PathLike], gin_params: Iterable[str] = (), skip_unknown: bool = False
+) -> None:
     """Makes gin files and bindings the whole configuration.
 
     Args:
         gin_files: Paths of gin files.
         gin_params: Bindings that come after them, such as `'Decoder.units = 128'`.
+        skip_unknown: Whether bindings of what is not imported are passed over, as those of training are when playing.
 
     Raises:
         DataError: A file or a binding that gin does not take.
     """
+    gin.add_config_file_search_path(str(configs.folder()))
+    logging.disable(logging.ERROR)  # gin logs an error for each place it looks for an included file in vain.
     try:
         with gin.unlock_config():
             gin.clear_config()
-            gin.parse_config_files_and_bindings([str(path) for path in gin_files], list(gin_params))
+            gin.parse_config_files_and_bindings(
+                [str(path) for path in gin_files], list(gin_params), skip_unknown=skip_unknown
+            )
     except (ValueError, TypeError, SyntaxError, OSError, AttributeError, ImportError) as error:
         raise DataError(f"gin: {_first_line(error)}") from error
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def build() -> Instrument:
@@ -291,7 +329,7 @@ def load(folder: str | os.PathLike, checkpoint: str = "best") -> Instrument:
     config = folder / CONFIG_NAME
     if not config.is_file():
         raise DataError(f"{folder}: no instrument here ({CONFIG_NAME} is missing). Name a folder that nms_train wrote.")
-    configure([config])
+    configure([config], skip_unknown=True)
     instrument = build()
     path = tf.train.latest_checkpoint(str(folder / checkpoint))
     if path is None:

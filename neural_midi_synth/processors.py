@@ -87,7 +87,7 @@ class Harmonic(ddsp.synths.Harmonic):
         return super().get_controls(amplitudes, harmonic_distribution, f0_hz * self.f0_ratio)
 
     def initial_state(self, batch: int | tf.Tensor) -> State:
-        """Silence at phase 0. Shapes: phase int64 `[batch]`, last frame's f0 `[batch, 1, 1]`, harmonics `[batch, 1, k]`."""
+        """Silence at phase 0: phase int64 `[batch]`, last frame's f0 `[batch, 1, 1]` and harmonics `[batch, 1, k]`."""
         return {
             "phase": tf.zeros([batch], tf.int64),
             "f0_hz": tf.zeros([batch, 1, 1]),
@@ -130,7 +130,7 @@ class Harmonic(ddsp.synths.Harmonic):
         hop to hop the sums are whole numbers, added modulo a cycle, so that where a block begins changes nothing.
 
         Args:
-            f0_hz: `[batch, n_frames + 1]`. Where a frame's frequency is 0 (before the first one) the phase stands still.
+            f0_hz: `[batch, n_frames + 1]`. Where a frame's frequency is 0 (before the first one) the phase stays.
             phase: int64 `[batch]`.
 
         Returns:
@@ -264,7 +264,10 @@ class FilteredNoise(ddsp.synths.FilteredNoise):
         fresh = tf.signal.overlap_and_add(blocks, self.hop)
         fresh = tf.pad(fresh, [[0, 0], [self.hop - self._delay, 0]])
         signal = fresh + tf.pad(state["ringing"], [[0, 0], [0, n_samples]])
-        return signal[:, :n_samples], {"sample": state["sample"] + tf.cast(n_samples, tf.int64), "ringing": signal[:, n_samples:]}
+        return signal[:, :n_samples], {
+            "sample": state["sample"] + tf.cast(n_samples, tf.int64),
+            "ringing": signal[:, n_samples:],
+        }
 
     def get_signal(self, magnitudes: tf.Tensor) -> tf.Tensor:
         """The whole clip, `[batch, n_frames * hop]`."""
@@ -326,7 +329,7 @@ class Reverb(ddsp.effects.Reverb):
             self._envelope = np.exp(-np.arange(reverb_length) / (decay_seconds * sample_rate)).astype(np.float32)
 
     def impulse_response(self) -> tf.Tensor:
-        """The wet impulse response, `[reverb_length]`; its first sample is 0, since the dry signal is not its matter."""
+        """The wet impulse response, `[reverb_length]`; its first sample is 0, which is the dry signal's place."""
         if not self.built:
             self.build(None)
         return self._mask_dry_ir(self._ir * self._envelope)[0]
@@ -386,8 +389,7 @@ class ProcessorGroup(ddsp.processors.ProcessorGroup):
             state: Of the block before.
 
         Returns:
-            The outputs of each processor as `{'controls', 'signal'}` by name, with the last one's as 'out', and the next
-            state.
+            The outputs of each processor as `{'controls', 'signal'}` by name, the last one's as 'out', and the next state.
         """
         outputs: dict[str, Any] = dict(inputs, inputs=inputs)
         next_state = {}

@@ -203,6 +203,7 @@ class MidiAudio(tfds.core.GeneratorBasedBuilder):
             raise DataError(f"{self._takes[0].audio_path.parent}: {error}") from error
         self.info.metadata.update(
             fingerprint=takes_lib.fingerprint(self._takes, config.facts()),
+            sample_rate=config.sample_rate,
             takes=[take.name for take in self._takes],
             stretches={
                 split: [

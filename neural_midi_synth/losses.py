@@ -1,0 +1,70 @@
+"""ddsp's multi-scale spectral loss, heard as an ear would."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import ddsp
+import gin
+import numpy as np
+import tensorflow as tf
+
+
+@gin.configurable(module="nms")
+class SpectralLoss(ddsp.losses.SpectralLoss):
+    """ddsp's `SpectralLoss` with a floor under the logarithm, and a term on a mel scale.
+
+    ddsp takes the logarithm of magnitudes down to 1e-5, some 150 dB below full scale, so most of its loss is about bins
+    nobody hears. And every bin counts alike, so the lowest partials, which carry pitch and loudness, count little. Here
+    levels under the floor are taken for the floor, and the mel term counts bands of equal width to the ear.
+    """
+
+    def __init__(
+        self,
+        fft_sizes: Sequence[int] = (2048, 1024, 512, 256, 128, 64),
+        mag_weight: float = 1.0,
+        logmag_weight: float = 1.0,
+        mel_weight: float = 1.0,
+        mel_fft_sizes: Sequence[int] = (2048, 512),
+        mel_bands: Sequence[int] = (80, 40),
+        floor_db: float = -80.0,
+        sample_rate: int = gin.REQUIRED,
+        name: str = "spectral_loss",
+    ) -> None:
+        """Sets weights and scales.
+
+        Args:
+            fft_sizes: Of the spectrograms compared bin by bin; hop a quarter of each.
+            mag_weight: Of the L1 distance of magnitudes.
+            logmag_weight: Of the L1 distance of their natural logarithms.
+            mel_weight: Of the L1 distance of the logarithms of mel bands.
+            mel_fft_sizes: Of the spectrograms the mel bands are made from; among `fft_sizes`.
+            mel_bands: How many bands each has.
+            floor_db: Amplitude of a sine, in dB below full scale, under which levels are taken for equal.
+            sample_rate: Samples a second.
+            name: Name of the loss.
+        """
+        super().__init__(fft_sizes=tuple(fft_sizes), mag_weight=mag_weight, logmag_weight=logmag_weight, name=name)
+        self.mel_weight = mel_weight
+        self._floor = 10.0 ** (floor_db / 20.0)
+        self._mel = {
+            size: tf.signal.linear_to_mel_weight_matrix(bands, size // 2 + 1, sample_rate, 30.0, sample_rate / 2)
+            for size, bands in zip(mel_fft_sizes, mel_bands)
+        }
+
+    def call(self, target_audio: tf.Tensor, audio: tf.Tensor) -> tf.Tensor:
+        """Compares audio `[batch, n_samples]` with the target's: a scalar."""
+        loss = 0.0
+        for size, magnitudes in zip(self.fft_sizes, self.spectrogram_ops):
+            target, value = magnitudes(target_audio), magnitudes(audio)
+            floor = self._floor * size / 4.0  # What a sine of that amplitude gives under a Hann window.
+            loss += self.mag_weight * tf.reduce_mean(tf.abs(target - value))
+            loss += self.logmag_weight * _log_distance(target, value, floor)
+            if size in self._mel:
+                target, value = tf.matmul(target, self._mel[size]), tf.matmul(value, self._mel[size])
+                loss += self.mel_weight * _log_distance(target, value, floor)
+        return loss
+
+
+def _log_distance(target: tf.Tensor, value: tf.Tensor, floor: float) -> tf.Tensor:
+    return tf.reduce_mean(tf.abs(tf.math.log(target + np.float32(floor)) - tf.math.log(value + np.float32(floor))))
