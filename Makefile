@@ -39,7 +39,7 @@ $(READY): requirements.txt setup.py
 		echo "make: none of '$(PYTHON)' is a Python 3.10, 3.11, 3.12 or 3.13 with venv (Debian, Ubuntu: python3-venv)." \
 			"Choose one with: make PYTHON=/path/to/python3" >&2; exit 1; \
 	fi; \
-	echo "Making the environment in $(VENV) with $$("$$found" --version): about 3 GB, once."; \
+	echo "Making the environment in $(VENV) with $$("$$found" --version): about 3.5 GB, once."; \
 	"$$found" -m venv $(VENV)
 	$(PIP) install --quiet --no-deps -r requirements.txt
 	$(PIP) install --quiet --no-deps -e .

@@ -26,6 +26,7 @@ setup(
         "mido>=1.3",
         "note-seq==0.0.5",
         "numpy>=1.26",
+        "pillow>=10",
         "rpp>=0.5",
         "scipy>=1.11",
         "soundfile>=0.13",

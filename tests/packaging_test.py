@@ -1,14 +1,20 @@
 """What is installed from the wheel is complete: configs, the data set builder, the demo guitar, the commands."""
 
+import ast
+import email
+import importlib.metadata
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
+import zipfile
 
+import packaging.requirements
 import pytest
 
-from neural_midi_synth import DataError, configs
+from neural_midi_synth import DataError, configs, environment
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -36,21 +42,48 @@ def test_gin_folder_does_not_shadow_the_gin_library():
     assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).strip() == "True"
 
 
+PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+COMMANDS = ("nms_train", "nms_render", "nms_evaluate")
+
+
+def make_wheel(source, folder):
+    """Makes the wheel of a folder or an archive of sources in another folder; returns its path."""
+    subprocess.check_call([*PIP, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(source)])
+    (path,) = folder.glob("*.whl")
+    return path
+
+
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory):
-    """A folder with the wheel of a copy of the checkout installed into it, without dependencies."""
+def wheel(tmp_path_factory):
+    """The wheel of a copy of the checkout, which is beside it."""
     folder = tmp_path_factory.mktemp("wheel")
     skipped = shutil.ignore_patterns(
         ".*", "out", "runs", "build", "dist", "*.egg-info", "tests", "colab", "__pycache__"
     )
     shutil.copytree(ROOT, folder / "copy", ignore=skipped)
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    subprocess.check_call(
-        [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(folder / "copy")]
-    )
-    (wheel,) = folder.glob("*.whl")
-    subprocess.check_call([*pip, "install", "--no-deps", "--target", str(folder / "site"), str(wheel)])
-    return folder / "site"
+    return make_wheel(folder / "copy", folder)
+
+
+@pytest.fixture(scope="module")
+def installed(wheel):
+    """A folder with the wheel installed into it, without dependencies."""
+    folder = wheel.parent / "site"
+    subprocess.check_call([*PIP, "install", "--no-deps", "--target", str(folder), str(wheel)])
+    return folder
+
+
+def in_installed(installed):
+    return {**os.environ, "PYTHONPATH": str(installed)}
+
+
+@pytest.mark.slow
+def test_source_distribution_makes_the_same_wheel(wheel, tmp_path):
+    code = f"from setuptools import build_meta; build_meta.build_sdist({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", code], cwd=wheel.parent / "copy", check=True, capture_output=True)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    again = make_wheel(archive, tmp_path)
+    with zipfile.ZipFile(wheel) as first, zipfile.ZipFile(again) as second:
+        assert sorted(first.namelist()) == sorted(second.namelist())
 
 
 @pytest.mark.slow
@@ -78,12 +111,65 @@ import neural_midi_synth.data_prep.midi_audio as builder
 print(nms.__file__, configs.find("models/guitar.gin"), builder.__file__, sep="\\n")
 assert "/neural_midi_synth/" not in gin.__file__
 """
-    environment = {**os.environ, "PYTHONPATH": str(installed)}
-    out = subprocess.check_output([sys.executable, "-c", code], cwd=tmp_path, env=environment, text=True)
+    out = subprocess.check_output([sys.executable, "-c", code], cwd=tmp_path, env=in_installed(installed), text=True)
     assert all(path.startswith(str(installed)) for path in out.split())
-    for command in ("nms_train", "nms_render", "nms_evaluate"):
-        script = installed / "bin" / command
-        run = subprocess.run(
-            [sys.executable, str(script), "--help"], cwd=tmp_path, env=environment, capture_output=True, text=True
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_and_flag_errors_do_not_wait_for_tensorflow(installed, tmp_path, command):
+    def run(flag):
+        script = [sys.executable, "-X", "importtime", str(installed / "bin" / command)]
+        done = subprocess.run(
+            [*script, flag], cwd=tmp_path, env=in_installed(installed), capture_output=True, text=True
         )
-        assert run.returncode == 0 and run.stdout, run.stderr
+        imported = re.findall(r"^import time:.*\| +(\S+)$", done.stderr, re.MULTILINE)
+        assert "neural_midi_synth" in imported and not {"tensorflow", "ddsp", "librosa", "numba"} & set(imported)
+        return done
+
+    done = run("--help")
+    assert done.returncode == 0 and done.stdout, done.stderr
+    done = run("--no_such_flag")
+    assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith(f"{command}: ") and not done.stdout
+
+
+def requirements(wheel):
+    """What the wheel asks for, without extras: parsed requirements."""
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        lines = email.message_from_bytes(archive.read(metadata)).get_all("Requires-Dist")
+    parsed = map(packaging.requirements.Requirement, lines)
+    return [one for one in parsed if one.marker is None or one.marker.evaluate({"extra": ""})]
+
+
+@pytest.mark.slow
+def test_lock_meets_what_the_wheel_asks_for(wheel):
+    pins = {}
+    for line in (ROOT / "requirements.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            pin = packaging.requirements.Requirement(line)
+            if pin.marker is None or pin.marker.evaluate():
+                pins[pin.name] = str(pin.specifier).removeprefix("==")
+    for needed in requirements(wheel):
+        assert needed.specifier.contains(pins[needed.name]), needed
+    assert pins["ddsp"] == environment.DDSP_VERSION
+
+
+@pytest.mark.slow
+def test_wheel_asks_for_all_that_it_imports(wheel):
+    imported = set()
+    for path in [*ROOT.glob("neural_midi_synth/*.py"), *ROOT.glob("data_prep/midi_audio/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                imported.add(node.module.split(".")[0])
+    imported -= {*sys.stdlib_module_names, "neural_midi_synth", "data_prep", "ddsp"}  # ddsp: see setup.py
+    asked_for = {needed.name for needed in requirements(wheel)}
+    distributions = importlib.metadata.packages_distributions()
+    missing = {
+        module
+        for module in imported
+        if not asked_for & {name.lower().replace("_", "-") for name in distributions[module]}
+    }
+    assert not missing
