@@ -30,6 +30,7 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Each Python is tried by running it, since one that is on the path may still be a stub or lack venv.
+# The pips that come with Python 3.10 and 3.11 warn about the PATH and old packages unless told otherwise.
 $(READY): requirements.txt setup.py
 	@found=; for python in $(PYTHON); do \
 		if "$$python" -c 'import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))' \
@@ -41,6 +42,6 @@ $(READY): requirements.txt setup.py
 	fi; \
 	echo "Making the environment in $(VENV) with $$("$$found" --version): about 3.5 GB, once."; \
 	"$$found" -m venv $(VENV)
-	$(PIP) install --quiet --no-deps -r requirements.txt
-	$(PIP) install --quiet --no-deps -e .
+	$(PIP) install --quiet --no-warn-script-location --use-pep517 --no-deps -r requirements.txt
+	$(PIP) install --quiet --no-warn-script-location --no-deps -e .
 	@touch $@
