@@ -178,7 +178,7 @@ def examples_of_test_split(data_set: str | os.PathLike, sample_rate: int) -> Ite
 
     try:
         builder = tfds.builder_from_directory(str(data_set))
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise DataError(f"{data_set}: no data set here. Name one with --data_set, or give --midi_dir.") from error
     built_for = (builder.info.metadata or {}).get("sample_rate", sample_rate)
     if built_for != sample_rate:
@@ -350,6 +350,8 @@ def _data_set(instrument: pathlib.Path) -> str:
 
 def main() -> None:
     """Evaluates the instrument that the flags name."""
+    if _MIDI_DIR.value and _DATA_SET.value:
+        raise command_line.UsageError("give either --midi_dir or --data_set")
     environment.import_tensorflow_quietly()
     from neural_midi_synth.instrument import load
 
@@ -365,3 +367,7 @@ def main() -> None:
 def run() -> None:
     """The console script nms_evaluate."""
     command_line.run(main, USAGE)
+
+
+if __name__ == "__main__":
+    run()

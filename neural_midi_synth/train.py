@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from neural_midi_synth import command_line, configs, environment
+from neural_midi_synth.errors import DataError
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -54,7 +56,7 @@ _GIN_PARAM = flags.DEFINE_multi_string(
 )
 _STEPS = flags.DEFINE_integer("steps", None, "Train for so many steps.", lower_bound=1, allow_override=True)
 _MAX_MINUTES = flags.DEFINE_float(
-    "max_minutes", None, "Train for so many minutes, interruptions not counted.", lower_bound=0.0, allow_override=True
+    "max_minutes", None, "Train for so many minutes, interruptions not counted.", lower_bound=0.01, allow_override=True
 )
 _STRATEGY = flags.DEFINE_enum(
     "strategy",
@@ -69,6 +71,8 @@ def main() -> None:
     """Trains as the flags say."""
     if _DATASET.value and _SOURCE_DIR.value:
         raise command_line.UsageError("give either --source_dir or --dataset")
+    if _STRATEGY.value == "multi_worker":
+        _check_workers()
     environment.import_tensorflow_quietly()
     strategy = _strategy(_STRATEGY.value)  # Workers have to meet before TensorFlow does anything else.
 
@@ -88,7 +92,12 @@ def main() -> None:
     if examples is None and not _DATASET.value:
         beside = pathlib.Path(_SOURCE_DIR.value or midi_audio.DEMO_GUITAR) / "examples"
         examples = beside if beside.is_dir() else None
-    training.train(builder, _SAVE_DIR.value, examples, _MAX_MINUTES.value, strategy)
+    try:
+        training.train(builder, _SAVE_DIR.value, examples, _MAX_MINUTES.value, strategy)
+    except RuntimeError as error:
+        if not str(error).startswith("Required bindings"):  # What gin says of what no file configures.
+            raise
+        raise DataError(f"gin: {str(error).splitlines()[0]}. Include 'models/guitar.gin' in the gin file.") from error
     print(f"The instrument is in {_SAVE_DIR.value}. Play it: nms_render --instrument {_SAVE_DIR.value} --midi riff.mid")
 
 
@@ -98,12 +107,19 @@ def _strategy(name: str) -> tf.distribute.Strategy:
     if name == "mirrored":
         return tf.distribute.MirroredStrategy()
     if name == "multi_worker":
-        if "TF_CONFIG" not in os.environ:
-            raise command_line.UsageError("--strategy=multi_worker needs TF_CONFIG to name the workers")
-        if _MAX_MINUTES.value is not None:
-            raise command_line.UsageError("--max_minutes is for one worker, whose clock is the only one; give --steps")
         return tf.distribute.MultiWorkerMirroredStrategy()
     return tf.distribute.get_strategy()
+
+
+def _check_workers() -> None:
+    try:
+        json.loads(os.environ["TF_CONFIG"])["cluster"]["worker"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise command_line.UsageError(
+            "--strategy=multi_worker needs TF_CONFIG to name the workers, as TensorFlow's guide to it tells"
+        ) from error
+    if _MAX_MINUTES.value is not None:
+        raise command_line.UsageError("--max_minutes is for one worker, whose clock is the only one; give --steps")
 
 
 def run() -> None:

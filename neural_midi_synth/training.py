@@ -19,6 +19,7 @@ from typing import Any
 import gin
 import numpy as np
 import tensorflow as tf
+from absl import logging
 import tensorflow_datasets as tfds
 from tqdm.auto import tqdm
 
@@ -45,15 +46,23 @@ def built_data_set(name: str, data_dir: str | os.PathLike | None) -> tfds.core.D
     Raises:
         DataError: There is none of that name.
     """
-    folder = pathlib.Path(name)
+    remedy = "Build it with tfds build, or give --source_dir."
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)  # tfds warns of what is told below.
     try:
-        if folder.is_dir():
-            return tfds.builder_from_directory(str(folder))
-        return tfds.builder(name, data_dir=data_dir, try_gcs=False)
-    except (tfds.core.DatasetNotFoundError, FileNotFoundError, ValueError) as error:
-        raise DataError(
-            f"{name}: no such data set is built. Build it with tfds build, or give --source_dir."
-        ) from error
+        if pathlib.Path(name).is_dir():
+            builder = tfds.builder_from_directory(name)
+        else:
+            builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
+    except (OSError, ValueError, AssertionError) as error:
+        raise DataError(f"{name}: no such data set is built. {remedy}") from error
+    finally:
+        logging.set_verbosity(verbosity)
+    if not builder.is_prepared():
+        raise DataError(f"{name}: no such data set is built. {remedy}")
+    if not {"audio", *_EVENTS} <= set(builder.info.features):
+        raise DataError(f"{name}: is not a data set of recordings and their MIDI annotations. {remedy}")
+    return builder
 
 
 def training_batches(
@@ -116,8 +125,10 @@ def training_batches(
     return _batched(clips, batch_size).prefetch(tf.data.AUTOTUNE)
 
 
-def held_out_batches(builder: tfds.core.DatasetBuilder, split: str, batch_size: int) -> tf.data.Dataset:
-    """Batches of whole examples of a split, in order."""
+def held_out_batches(builder: tfds.core.DatasetBuilder, split: str, batch_size: int) -> tf.data.Dataset | None:
+    """Batches of whole examples of a split, in order; None where the data set holds nothing out for it."""
+    if split not in builder.info.splits:
+        return None
     return _batched(builder.as_dataset(split=split).map(_sounding), batch_size).prefetch(2)
 
 
@@ -270,7 +281,7 @@ class Checkpoints(tf.keras.callbacks.Callback):
             return False
         try:
             self._checkpoint.restore(path).assert_existing_objects_matched()
-        except (tf.errors.OpError, AssertionError, ValueError) as error:
+        except (tf.errors.OpError, AssertionError, ValueError, IndexError, RuntimeError) as error:
             raise DataError(
                 f"{path}: damaged, or of an instrument with another configuration. Choose another --save_dir."
             ) from error
@@ -298,6 +309,8 @@ class ExampleLog(tf.keras.callbacks.Callback):
     def __init__(
         self, budget: Budget, log_dir: pathlib.Path, example_dir: pathlib.Path | None, every_steps: int
     ) -> None:
+        if example_dir and not example_dir.is_dir():
+            raise DataError(f"{example_dir}: no such folder. Give a folder of MIDI files as --example_dir.")
         super().__init__()
         self._budget = budget
         self._writer = tf.summary.create_file_writer(str(log_dir))
@@ -333,6 +346,14 @@ class ExampleLog(tf.keras.callbacks.Callback):
 
 def _peak(builder: tfds.core.DatasetBuilder) -> float:
     """The highest peak of the train split: the level the instrument plays at, whatever that of the recording."""
+def _check_writable(save_dir: pathlib.Path) -> None:
+    """Raises DataError if the folder can't be made or written to; makes nothing yet."""
+    nearest = next(path for path in (save_dir, *save_dir.parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        what = "not a folder" if not nearest.is_dir() else "not to be written to"
+        raise DataError(f"{save_dir}: can't be made, since {nearest} is {what}. Choose another --save_dir.")
+
+
     peaks = builder.as_dataset(split="train").map(lambda example: tf.reduce_max(tf.abs(example["audio"])))
     return max(float(peaks.reduce(0.0, tf.maximum)), 1e-3)
 
@@ -385,6 +406,13 @@ def train(
         The instrument as it is at the end.
 
     Raises:
+    _check_writable(save_dir)
+    counts = {"steps": steps, "batch_size": batch_size, "steps_per_epoch": steps_per_epoch}
+    for name, count in counts.items():
+        if not isinstance(count, int) or count < 1:
+            raise DataError(f"gin: train.{name} is {count!r}. Make it a whole number from 1.")
+    if not clip_seconds > 0:
+        raise DataError(f"gin: train.clip_seconds is {clip_seconds!r}. Make it more than 0.")
         DataError: The configuration or the data cannot be used, the folder holds another instrument, or the loss
             stopped being a number.
     """
@@ -405,14 +433,13 @@ def train(
         print(f"Going on from step {budget.step}, {float(budget.seconds) / 60.0:.1f} minutes.")
     else:
         instrument.level.assign(_peak(builder))
-    if is_chief:
-        _write_facts(save_dir, builder)
     budget.start()
     if budget.progress >= 1.0:
         print("Nothing left to do: give more --steps or --max_minutes to train on.")
         return instrument
     clip_samples = round(clip_seconds * instrument.sample_rate)
     batches = training_batches(builder, batch_size, clip_samples, instrument.sample_rate, seed, budget.step)
+        _write_facts(save_dir, builder)
     callbacks: list[tf.keras.callbacks.Callback] = [Progress(budget, learning_rate, schedule, save_dir), checkpoints]
     if is_chief:
         examples = pathlib.Path(example_dir) if example_dir else None
