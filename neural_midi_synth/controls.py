@@ -7,8 +7,6 @@ frames and the result does not depend on where a block begins.
 
 from __future__ import annotations
 
-import re
-
 import gin
 import tensorflow as tf
 
@@ -26,6 +24,7 @@ _NOTE_CHANNELS = (
     "distance_to_offset",
     "distance_from_offset",
 )
+_CC_CHANNELS = tuple(f"cc_{number}" for number in range(128))
 _FAR = 2**52  # frames: later than any note, and exact in float64
 
 
@@ -70,15 +69,17 @@ class Controls:
             default_pitch: MIDI note number before the first note.
 
         Raises:
-            ValueError: A channel or a default that is not known.
+            ValueError: A channel or a default that is not known, or a frame rate that is not a whole number.
         """
         self.channels = tuple(channels)
+        if frame_rate != int(frame_rate) or frame_rate < 1:
+            raise ValueError(f"Controls.frame_rate: {frame_rate} is not a whole number from 1.")
         self.frame_rate = int(frame_rate)
         self.styles = dict(styles or {})
         self.default_pitch = float(default_pitch)
         defaults = dict(defaults or {})
         for channel in self.channels:
-            if channel not in _NOTE_CHANNELS and not re.fullmatch(r"cc_\d{1,3}", channel):
+            if channel not in _NOTE_CHANNELS and channel not in _CC_CHANNELS:
                 raise ValueError(
                     f"Controls.channels: unknown channel '{channel}'; choose from {', '.join(_NOTE_CHANNELS)}, cc_N."
                 )

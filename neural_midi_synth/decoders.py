@@ -185,6 +185,12 @@ class Decoder(tf.keras.layers.Layer):
             name: Name of the layer.
         """
         super().__init__(name=name)
+        if not channels:
+            raise ValueError("Decoder.channels: name at least one channel.")
+        sizes = {"units": units, "layers": layers, "rnn_units": rnn_units, "stride": stride}
+        for what, size in sizes.items():
+            if not isinstance(size, int) or size < 1:
+                raise ValueError(f"Decoder.{what}: {size!r} is not a whole number from 1.")
         self.channels = tuple(channels)
         self.outputs = tuple((str(output), int(size)) for output, size in outputs)
         self.stride = int(stride)

@@ -26,6 +26,8 @@ from neural_midi_synth.processors import ProcessorGroup
 State = dict[str, Any]
 
 CONFIG_NAME = "operative_config.gin"
+gin.add_config_file_search_path(str(configs.folder()))
+OF_TRAINING = ("nms.train", "cosine_decay", "exponential_decay", "MidiAudioConfig")
 RENDER_BLOCK_SECONDS = 4
 TAIL_SECONDS = 1.0
 
@@ -68,8 +70,8 @@ class Instrument(tf.keras.Model):
         Raises:
             ValueError: The frame rate does not divide the sample rate, or the decoder sees a channel that is not there.
         """
-        super().__init__(name=name)
-        if sample_rate % controls.frame_rate:
+        super().__init__(name=name, autocast=False)  # Times stay float64.
+        if controls.frame_rate < 1 or sample_rate % controls.frame_rate:
             raise ValueError(f"Instrument: the frame rate {controls.frame_rate} does not divide {sample_rate} Hz.")
         missing = sorted(set(decoder.channels) - set(controls.channels))
         if missing:
@@ -266,19 +268,21 @@ def _midi_to_hz(pitch: tf.Tensor) -> tf.Tensor:
 
 
 def configure(
-    gin_files: Iterable[str | os.PathLike], gin_params: Iterable[str] = (), skip_unknown: bool = False
+    gin_files: Iterable[str | os.PathLike],
+    gin_params: Iterable[str] = (),
+    skip_unknown: bool | tuple[str, ...] = OF_TRAINING,
 ) -> None:
     """Makes gin files and bindings the whole configuration.
 
     Args:
         gin_files: Paths of gin files.
         gin_params: Bindings that come after them, such as `'Decoder.units = 128'`.
-        skip_unknown: Whether bindings of what is not imported are passed over, as those of training are when playing.
+        skip_unknown: What may be bound although it is not imported: names, or True for anything. The configs of models
+            bring those of their training, which playing does without.
 
     Raises:
         DataError: A file or a binding that gin does not take.
     """
-    gin.add_config_file_search_path(str(configs.folder()))
     logging.disable(logging.ERROR)  # gin logs an error for each place it looks for an included file in vain.
     try:
         with gin.unlock_config():
@@ -286,7 +290,7 @@ def configure(
             gin.parse_config_files_and_bindings(
                 [str(path) for path in gin_files], list(gin_params), skip_unknown=skip_unknown
             )
-    except (ValueError, TypeError, SyntaxError, OSError, AttributeError, ImportError) as error:
+    except (ValueError, TypeError, SyntaxError, OSError, LookupError, AttributeError, ImportError) as error:
         raise DataError(f"gin: {_first_line(error)}") from error
     finally:
         logging.disable(logging.NOTSET)
@@ -301,13 +305,25 @@ def build() -> Instrument:
     try:
         instrument = Instrument()
         instrument.build_variables()
-    except (ValueError, TypeError, KeyError, tf.errors.InvalidArgumentError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        tf.errors.OpError,
+    ) as error:
         raise DataError(f"gin: {_first_line(error)}") from error
     return instrument
 
 
 def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """The line that says something; Keras first says in which layer it is."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    lines = [line.strip() for line in text.splitlines()]
+    telling = (line for line in lines if line and not line.startswith("Exception encountered when calling layer"))
+    return next(telling, type(error).__name__)
 
 
 def load(folder: str | os.PathLike, checkpoint: str = "best") -> Instrument:
@@ -337,6 +353,6 @@ def load(folder: str | os.PathLike, checkpoint: str = "best") -> Instrument:
     try:
         status = tf.train.Checkpoint(instrument=instrument).restore(path)
         status.assert_existing_objects_matched().expect_partial()
-    except (tf.errors.OpError, AssertionError, ValueError) as error:
+    except (tf.errors.OpError, AssertionError, IndexError, ValueError) as error:
         raise DataError(f"{path}: damaged checkpoint, or one of another instrument. Train again.") from error
     return instrument

@@ -31,7 +31,8 @@ class Harmonic(ddsp.synths.Harmonic):
     The sum of ddsp's `Harmonic`, computed another way. The phase is counted in 2³² steps a cycle and wraps exactly, so
     it neither drifts nor blurs however long it plays. Harmonic `k` is `sin(kφ)`, and the sine of a sum of angles
     splits the bank into low and high multiples of φ: no frequency or amplitude of a single harmonic is ever stored at
-    audio rate.
+    audio rate. A harmonic that glides over half the sample rate fades within the hop, where ddsp cuts it off at a
+    sample.
     """
 
     def __init__(
@@ -106,6 +107,8 @@ class Harmonic(ddsp.synths.Harmonic):
         """
         f0_hz = tf.concat([state["f0_hz"], controls["f0_hz"]], axis=1)
         harmonics = controls["amplitudes"] * controls["harmonic_distribution"]
+        frequencies = ddsp.core.get_harmonic_frequencies(controls["f0_hz"], self.n_harmonics)
+        harmonics = ddsp.core.remove_above_nyquist(frequencies, harmonics, self.sample_rate)
         harmonics = tf.concat([state["harmonics"], harmonics], axis=1)
         phase, last_phase = self._phase(f0_hz[:, :, 0], state["phase"])
         rise = np.arange(self.hop, dtype=np.float32) / self.hop
@@ -323,6 +326,8 @@ class Reverb(ddsp.effects.Reverb):
             add_dry: Whether the dry signal is added.
             name: Name of the layer.
         """
+        if reverb_length < 2:
+            raise ValueError("Reverb.reverb_length: a response has at least 2 samples.")
         super().__init__(trainable=True, reverb_length=reverb_length, add_dry=add_dry, name=name)
         self._envelope = np.ones(reverb_length, np.float32)
         if decay_seconds is not None:
@@ -389,7 +394,8 @@ class ProcessorGroup(ddsp.processors.ProcessorGroup):
             state: Of the block before.
 
         Returns:
-            The outputs of each processor as `{'controls', 'signal'}` by name, the last one's as 'out', and the next state.
+            The outputs of each processor as `{'controls', 'signal'}` by name, the last one's as 'out', and the
+            next state.
         """
         outputs: dict[str, Any] = dict(inputs, inputs=inputs)
         next_state = {}

@@ -6,21 +6,20 @@ crop and noise follow from the step and the seed. A run that was interrupted end
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import os
 import pathlib
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import gin
 import numpy as np
 import tensorflow as tf
-from absl import logging
 import tensorflow_datasets as tfds
+from absl import logging
 from tqdm.auto import tqdm
 
 from neural_midi_synth import pictures
@@ -101,12 +100,9 @@ def training_batches(
 
     first = first_step * batch_size
 
-    def stream() -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    def epoch(number: tf.Tensor) -> tf.data.Dataset:
         # An epoch's order follows from its number alone, so a run can start anywhere.
-        for epoch in itertools.count(first // n_examples):
-            begin = max(first - epoch * n_examples, 0)
-            order = examples.shuffle(min(n_examples, _SHUFFLED), seed=seed + epoch).skip(begin)
-            yield from enumerate(order.as_numpy_iterator(), epoch * n_examples + begin)
+        return examples.shuffle(min(n_examples, _SHUFFLED), seed=seed + number, reshuffle_each_iteration=False)
 
     def clip(index: tf.Tensor, example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         random = tf.random.stateless_uniform([2], [tf.cast(seed, tf.int64), index], maxval=2**30, dtype=tf.int32)
@@ -120,8 +116,8 @@ def training_batches(
             clipped[name] = tf.concat([example[name][:, :times] - seconds, example[name][:, times:]], axis=1)
         return clipped
 
-    signature = (tf.TensorSpec([], tf.int64), examples.element_spec)
-    clips = tf.data.Dataset.from_generator(stream, output_signature=signature).map(clip)
+    epochs = tf.data.Dataset.range(first // n_examples, 2**62)
+    clips = epochs.flat_map(epoch).skip(first % n_examples).enumerate(first).map(clip)
     return _batched(clips, batch_size).prefetch(tf.data.AUTOTUNE)
 
 
@@ -309,15 +305,15 @@ class ExampleLog(tf.keras.callbacks.Callback):
     def __init__(
         self, budget: Budget, log_dir: pathlib.Path, example_dir: pathlib.Path | None, every_steps: int
     ) -> None:
-        if example_dir and not example_dir.is_dir():
-            raise DataError(f"{example_dir}: no such folder. Give a folder of MIDI files as --example_dir.")
         super().__init__()
         self._budget = budget
-        self._writer = tf.summary.create_file_writer(str(log_dir))
         self._every_steps = every_steps
         self._played_at = 0
+        if example_dir and not example_dir.is_dir():
+            raise DataError(f"{example_dir}: no such folder. Give a folder of MIDI files as --example_dir.")
         paths = sorted(example_dir.iterdir()) if example_dir else []
         self._voices = {path.stem: read_midi(path) for path in paths if path.suffix.lower() in MIDI_SUFFIXES}
+        self._writer = tf.summary.create_file_writer(str(log_dir))
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Writes the scalars; plays the examples every so many steps."""
@@ -346,16 +342,16 @@ class ExampleLog(tf.keras.callbacks.Callback):
 
 def _peak(builder: tfds.core.DatasetBuilder) -> float:
     """The highest peak of the train split: the level the instrument plays at, whatever that of the recording."""
+    peaks = builder.as_dataset(split="train").map(lambda example: tf.reduce_max(tf.abs(example["audio"])))
+    return max(float(peaks.reduce(0.0, tf.maximum)), 1e-3)
+
+
 def _check_writable(save_dir: pathlib.Path) -> None:
     """Raises DataError if the folder can't be made or written to; makes nothing yet."""
     nearest = next(path for path in (save_dir, *save_dir.parents) if path.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         what = "not a folder" if not nearest.is_dir() else "not to be written to"
         raise DataError(f"{save_dir}: can't be made, since {nearest} is {what}. Choose another --save_dir.")
-
-
-    peaks = builder.as_dataset(split="train").map(lambda example: tf.reduce_max(tf.abs(example["audio"])))
-    return max(float(peaks.reduce(0.0, tf.maximum)), 1e-3)
 
 
 def _write_facts(save_dir: pathlib.Path, builder: tfds.core.DatasetBuilder) -> None:
@@ -406,6 +402,10 @@ def train(
         The instrument as it is at the end.
 
     Raises:
+        DataError: The configuration or the data cannot be used, the folder holds another instrument, or the loss
+            stopped being a number.
+    """
+    save_dir = pathlib.Path(save_dir)
     _check_writable(save_dir)
     counts = {"steps": steps, "batch_size": batch_size, "steps_per_epoch": steps_per_epoch}
     for name, count in counts.items():
@@ -413,14 +413,10 @@ def train(
             raise DataError(f"gin: train.{name} is {count!r}. Make it a whole number from 1.")
     if not clip_seconds > 0:
         raise DataError(f"gin: train.clip_seconds is {clip_seconds!r}. Make it more than 0.")
-        DataError: The configuration or the data cannot be used, the folder holds another instrument, or the loss
-            stopped being a number.
-    """
-    save_dir = pathlib.Path(save_dir)
     strategy = strategy or tf.distribute.get_strategy()
     resolver = strategy.cluster_resolver
     is_chief = resolver is None or resolver.task_type in (None, "chief") or resolver.task_id == 0
-    tf.keras.utils.set_random_seed(seed)
+    tf.keras.utils.set_random_seed(seed + 1)  # tf.data takes no tensor for a seed where the global one is 0.
     with strategy.scope():
         instrument = build()
         instrument.compile(optimizer=tf.keras.optimizers.Adam(learning_rate, global_clipnorm=clip_norm))
@@ -439,11 +435,11 @@ def train(
         return instrument
     clip_samples = round(clip_seconds * instrument.sample_rate)
     batches = training_batches(builder, batch_size, clip_samples, instrument.sample_rate, seed, budget.step)
-        _write_facts(save_dir, builder)
     callbacks: list[tf.keras.callbacks.Callback] = [Progress(budget, learning_rate, schedule, save_dir), checkpoints]
     if is_chief:
         examples = pathlib.Path(example_dir) if example_dir else None
         callbacks.append(ExampleLog(budget, save_dir / "logs", examples, steps_per_example))
+        _write_facts(save_dir, builder)
     try:
         instrument.fit(
             batches,

@@ -105,7 +105,6 @@ def test_a_glide_differs_only_where_it_takes_a_harmonic_through_half_the_sample_
     assert error[cut].max() < 0.1
 
 
-@pytest.mark.xfail(reason="harmonics above half the sample rate are left in, where ddsp's synthesis takes them out")
 @pytest.mark.parametrize("method", METHODS)
 def test_nothing_sounds_above_half_the_sample_rate_even_when_not_normalised(method):
     harmonic = Harmonic(SAMPLE_RATE, HOP, 100, amp_resample_method=method, normalize_below_nyquist=False)
