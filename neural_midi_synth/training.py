@@ -11,6 +11,7 @@ import math
 import os
 import pathlib
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -184,12 +185,12 @@ class Budget:
 
     def start(self) -> None:
         """Starts the clock, where the checkpoint left it."""
-        self._started, self._before = time.monotonic(), float(self.seconds)
+        self._started, self._before = time.monotonic(), float(self.seconds.numpy())
 
     @property
     def step(self) -> int:
         """Steps done."""
-        return int(self._optimizer.iterations)
+        return int(self._optimizer.iterations.numpy())  # Which a mirrored variable has, and no int().
 
     @property
     def minutes(self) -> float:
@@ -214,6 +215,7 @@ class Progress(tf.keras.callbacks.Callback):
         self._learning_rate = learning_rate
         self._schedule = schedule
         self._save_dir = save_dir
+        self._bar: tqdm | None = None
         self._notes: dict[str, float] = {}
 
     def on_train_begin(self, logs: dict | None = None) -> None:
@@ -247,9 +249,10 @@ class Progress(tf.keras.callbacks.Callback):
         if logs and "val_loss" in logs:
             self._notes["validation"] = logs["val_loss"]
 
-    def on_train_end(self, logs: dict | None = None) -> None:
-        """Closes the bar."""
-        self._bar.close()
+    def close(self) -> None:
+        """Closes the bar, however training ended, so that what is told next stands below it."""
+        if self._bar is not None:
+            self._bar.close()
 
 
 class Checkpoints(tf.keras.callbacks.Callback):
@@ -262,8 +265,9 @@ class Checkpoints(tf.keras.callbacks.Callback):
         checkpoint = tf.train.Checkpoint(
             instrument=instrument, optimizer=instrument.optimizer, seconds=budget.seconds, best=self.best
         )
-        # All workers save, since saving may need all of them; the others' copies go aside.
-        folder = save_dir if writes else save_dir / f".worker_{os.getpid()}"
+        # All workers save, since saving may need all of them; the others' copies go aside and then away.
+        self._aside = None if writes else tempfile.TemporaryDirectory(prefix="nms_worker_")
+        folder = save_dir if self._aside is None else pathlib.Path(self._aside.name)
         self._managers = {
             name: tf.train.CheckpointManager(checkpoint, str(folder / name), max_to_keep=1) for name in ("last", "best")
         }
@@ -293,7 +297,7 @@ class Checkpoints(tf.keras.callbacks.Callback):
         loss = logs.get("val_loss", logs["loss"])
         if not math.isfinite(loss):
             return
-        if loss < float(self.best):
+        if loss < float(self.best.numpy()):
             self.best.assign(loss)
             self.save("best")
         self.save()
@@ -320,7 +324,7 @@ class ExampleLog(tf.keras.callbacks.Callback):
         with self._writer.as_default(step=self._budget.step):
             for name, value in logs.items():
                 tf.summary.scalar(name, value)
-            tf.summary.scalar("learning_rate", float(self.model.optimizer.learning_rate))
+            tf.summary.scalar("learning_rate", float(self.model.optimizer.learning_rate.numpy()))
             tf.summary.scalar("minutes", self._budget.minutes)
         if self._budget.step - self._played_at >= self._every_steps:
             self._play()
@@ -426,7 +430,7 @@ def train(
     if is_chief:
         print(f"{instrument.count_params():,} parameters, {builder.info.splits['train'].num_examples} examples.")
     if checkpoints.restore():
-        print(f"Going on from step {budget.step}, {float(budget.seconds) / 60.0:.1f} minutes.")
+        print(f"Going on from step {budget.step}, {float(budget.seconds.numpy()) / 60.0:.1f} minutes.")
     else:
         instrument.level.assign(_peak(builder))
     budget.start()
@@ -435,7 +439,8 @@ def train(
         return instrument
     clip_samples = round(clip_seconds * instrument.sample_rate)
     batches = training_batches(builder, batch_size, clip_samples, instrument.sample_rate, seed, budget.step)
-    callbacks: list[tf.keras.callbacks.Callback] = [Progress(budget, learning_rate, schedule, save_dir), checkpoints]
+    progress = Progress(budget, learning_rate, schedule, save_dir)
+    callbacks: list[tf.keras.callbacks.Callback] = [progress, checkpoints]
     if is_chief:
         examples = pathlib.Path(example_dir) if example_dir else None
         callbacks.append(ExampleLog(budget, save_dir / "logs", examples, steps_per_example))
@@ -453,4 +458,6 @@ def train(
         checkpoints.save()
         print(f"\nStopped at step {budget.step}; the same command goes on from there.")
         raise
+    finally:
+        progress.close()
     return instrument
