@@ -289,3 +289,28 @@ def test_the_command_line_answers_in_one_line(tmp_path, arguments, status, messa
     assert message in (done.stdout if status == 0 else done.stderr)
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_the_test_split_is_read_from_its_folder(trained):
+    facts = json.loads((trained.folder / "data_set.json").read_text())
+    examples = list(evaluate.examples_of_test_split(facts["folder"], 16000))
+    assert examples
+    for example in examples:
+        take, place = example.name.split()
+        minutes, seconds = place.split(":")
+        (path,) = (path for path in trained.takes.glob(f"{take}.*") if path.suffix != ".mid")
+        recorded, _ = read_audio(path, 16000)
+        start = round((60 * int(minutes) + float(seconds)) * 16000)
+        # The name has tenths of seconds: the recording is there within 0.05 s.
+        shifts = range(max(start - 800, 0), start + 801)
+        n = len(example.reference)
+        assert any(np.array_equal(recorded[shift : shift + n], example.reference) for shift in shifts)
+        assert len(example.voice.notes)
+    with pytest.raises(DataError, match="is at 16000 Hz, the instrument at 8000 Hz"):
+        list(evaluate.examples_of_test_split(facts["folder"], 8000))
+
+
+def test_a_folder_without_a_data_set_is_told(tmp_path):
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(DataError, match=f"^{folder}: no data set here"):
+            list(evaluate.examples_of_test_split(folder, 16000))

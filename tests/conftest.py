@@ -1,0 +1,165 @@
+"""A tiny instrument, trained as users train theirs, and ways to run the commands; shared by several test files."""
+
+import dataclasses
+import importlib
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import gin
+import numpy as np
+import pytest
+from absl import flags
+
+from neural_midi_synth.audio import write_audio
+from neural_midi_synth.notes import Voice, write_midi
+
+TINY_GIN = pathlib.Path(__file__).with_name("tiny_instrument.gin")
+PACKAGE = "neural_midi_synth"
+
+
+def _write_take(path, seconds=12.0, seed=0):
+    """Writes a recording of decaying harmonics and its annotation beside it; returns the voice."""
+    random = np.random.default_rng(seed)
+    starts = np.arange(0.1, seconds - 0.5, 0.4)
+    pitches, velocities = random.integers(40, 60, len(starts)), random.integers(50, 127, len(starts))
+    voice = Voice(
+        np.stack([starts, starts + 0.35, pitches, velocities], axis=1), np.array([[0.0, 55, 0], [seconds / 2, 55, 127]])
+    )
+    samples = np.zeros(round(seconds * 16000), np.float32)
+    for start, end, pitch, velocity in voice.notes:
+        first, last = round(start * 16000), round(end * 16000)
+        phase = np.arange(last - first) / 16000 * 2 * np.pi * 440 * 2 ** ((pitch - 69) / 12)
+        sound = sum(np.sin(k * phase) / k for k in range(1, 6)) * np.exp(-phase / 200)
+        samples[first:last] = 0.3 * velocity / 127 * sound
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_audio(path, samples, 16000)
+    write_midi(voice, path.with_suffix(".mid"))
+    return voice
+
+
+@pytest.fixture(scope="session")
+def write_take():
+    """Writes a take: `write_take(path_of_recording, seconds, seed)`."""
+    return _write_take
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a command answered: exit status, standard output and standard error."""
+
+    status: int
+    output: str
+    error: str
+
+
+class RunningCommand:
+    """A command of the package in a Python of its own."""
+
+    def __init__(self, module, *arguments, **variables):
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", f"{PACKAGE}.{module}", *map(str, arguments)],
+            env={**os.environ, **variables},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def wait_for(self, path, seconds=240.0):
+        """Waits until a file is there; the command ending without it fails the test."""
+        until = time.monotonic() + seconds
+        while not path.exists():
+            if self._process.poll() is not None or time.monotonic() > until:
+                self._process.kill()
+                pytest.fail(f"{path} never came: {self._process.communicate()}")
+            time.sleep(0.005)
+
+    def send(self, number: signal.Signals):
+        """Sends a signal."""
+        self._process.send_signal(number)
+
+    def answer(self, seconds=480.0):
+        """Waits for the end; what takes longer than `seconds` is stopped and fails."""
+        try:
+            output, error = self._process.communicate(timeout=seconds)
+        finally:
+            self._process.kill()
+        return Answer(self._process.returncode, output, error)
+
+
+@pytest.fixture(scope="session")
+def start_command():
+    """Starts a command in a Python of its own: `start_command("render", "--midi", path, NAME=variable)`."""
+    return RunningCommand
+
+
+@pytest.fixture
+def run_command(monkeypatch, capfd):
+    """Runs a command in this Python, where TensorFlow is awake: `run_command("render", "--midi", path)`."""
+
+    def forget_flags():
+        for module, defined in flags.FLAGS.flags_by_module_dict().items():
+            for flag in list(defined) if module.startswith(PACKAGE) else []:
+                delattr(flags.FLAGS, flag.name)
+
+    def run(module, *arguments):
+        command = importlib.import_module(f"{PACKAGE}.{module}")
+        forget_flags()  # Of other commands, which require their own.
+        importlib.reload(command)
+        monkeypatch.setattr(sys, "argv", [f"nms_{module}", *map(str, arguments)])
+        capfd.readouterr()
+        try:
+            command.run()
+            status = 0
+        except SystemExit as stop:
+            status = stop.code or 0
+        finally:
+            flags.FLAGS.unparse_flags()
+        return Answer(status, *capfd.readouterr())
+
+    return run
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A run that nobody interrupted.
+
+    Attributes:
+        folder: Of the instrument.
+        takes: Folder of its takes, with `examples/`.
+        data_dir: Where its data set is.
+        arguments: Of `nms_train`, without `--save_dir`.
+        answer: What `nms_train` answered.
+    """
+
+    folder: pathlib.Path
+    takes: pathlib.Path
+    data_dir: pathlib.Path
+    arguments: tuple[str, ...]
+    answer: Answer
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A tiny instrument that `nms_train` trained in one go."""
+    root = tmp_path_factory.mktemp("trained")
+    takes = root / "takes"
+    for i, name in enumerate(("one.wav", "two.mp3")):
+        _write_take(takes / name, seed=i)
+    _write_take(takes / "examples" / "riff.wav", seconds=2.0, seed=7)
+    arguments = ("--gin_file", str(TINY_GIN), "--source_dir", str(takes), "--data_dir", str(root / "data"))
+    folder = root / "instrument"
+    answer = RunningCommand("train", *arguments, "--save_dir", folder).answer()
+    assert answer.status == 0, answer.error
+    return Trained(folder, takes, root / "data", arguments, answer)
+
+
+@pytest.fixture(autouse=True)
+def _forget_gin():
+    """What one test configures is not the configuration of the next; module fixtures keep what they have built."""
+    yield
+    with gin.unlock_config():
+        gin.clear_config()
