@@ -343,7 +343,10 @@ BROKEN_RENDERINGS = {
     "a checkpoint of text": lambda place: (damaged(place, "best/*.index", text).with_suffix(""), ()),
     "a list of checkpoints that is text": lambda place: (damaged(place, "best/checkpoint", text).parents[1], ()),
     "a configuration that is text": lambda place: (damaged(place, "*.gin", text).name, ()),
-    "a configuration of nothing": lambda place: (damaged(place, "*.gin", lambda path: cut(path, 0)), ()),
+    "a configuration of nothing": lambda place: (
+        (damaged(place, "*.gin", lambda path: cut(path, 0)), "Required bindings for `Instrument`")[1],
+        (),
+    ),
     "a configuration of another instrument": lambda place: (
         other_units(place),
         (),

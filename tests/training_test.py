@@ -95,6 +95,35 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(tr
     assert_same_state(folder, trained.folder)
 
 
+def test_a_run_by_the_clock_stops_in_time_for_good(trained, run_command, tmp_path):
+    folder = tmp_path / "instrument"
+    arguments = (*trained.arguments, "--save_dir", folder, "--max_minutes", "0.02")
+    answer = run_command("train", *arguments)
+    assert answer.status == 0, answer.error
+    # Making the graph alone takes longer than that, and the step begun is finished.
+    assert step(folder) == 1
+    assert tf.train.load_checkpoint(str(folder / "last")).get_tensor("seconds/.ATTRIBUTES/VARIABLE_VALUE") >= 1.2
+    again = run_command("train", *arguments)
+    assert again.status == 0
+    assert "Going on from step 1, " in again.output
+    assert "Nothing left to do" in again.output
+    assert step(folder) == 1
+
+
+def test_where_nothing_is_held_out_the_training_loss_chooses_the_best(trained, run_command, tmp_path):
+    folder = tmp_path / "instrument"
+    nothing = ("MidiAudioConfig.validation_fraction = 0.0", "MidiAudioConfig.test_fraction = 0.0")
+    params = [word for param in nothing for word in ("--gin_param", param)]
+    places = ("--save_dir", folder, "--data_dir", tmp_path / "data")
+    answer = run_command("train", *trained.arguments, *places, "--steps", "2", *params)
+    assert answer.status == 0, answer.error
+    assert step(folder, "best") == step(folder, "last") == 2
+    answer = run_command("evaluate", "--instrument", folder, "--output", tmp_path / "report")
+    assert answer.status == 1
+    assert answer.error.endswith("the test split is empty. Give recordings with --midi_dir.\n")
+    assert not (tmp_path / "report").exists()
+
+
 @pytest.mark.parametrize("first_step", [1, 17, 40])
 def test_a_batch_is_the_same_wherever_the_run_began(trained, first_step):
     builder = builder_of(trained)
