@@ -49,6 +49,7 @@ TOGETHER = {
     "no minutes": ("train", ["--save_dir", "here", "--max_minutes", "0"], "max_minutes"),
     "an unknown strategy": ("train", ["--save_dir", "here", "--strategy", "magic"], "magic"),
     "two data sets": ("train", ["--save_dir", "here", "--dataset", "a", "--source_dir", "b"], "--dataset"),
+    "two ends": ("train", ["--save_dir", "here", "--steps", "9", "--max_minutes", "1"], "--max_minutes"),
     "workers without a name": ("train", ["--save_dir", "here", "--strategy", "multi_worker"], "TF_CONFIG"),
     "a style without a value": ("render", ["--instrument", "a", "--midi", "b", "--style", "openness"], "openness=127"),
     "a style that is a word": ("render", ["--instrument", "a", "--midi", "b", "--style", "openness=wide"], "wide"),
