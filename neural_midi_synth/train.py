@@ -71,6 +71,8 @@ def main() -> None:
     """Trains as the flags say."""
     if _DATASET.value and _SOURCE_DIR.value:
         raise command_line.UsageError("give either --source_dir or --dataset")
+    if _STEPS.value is not None and _MAX_MINUTES.value is not None:
+        raise command_line.UsageError("give either --steps or --max_minutes")
     if _STRATEGY.value == "multi_worker":
         _check_workers()
     environment.import_tensorflow_quietly()

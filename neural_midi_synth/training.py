@@ -34,6 +34,7 @@ from neural_midi_synth.outputs import write_aside
 _EVENTS = ("notes", "control_changes", "pitch_bends")
 _CACHE_BYTES = 2**30
 _SHUFFLED = 4096
+_UNTIL_STOPPED = 10**9  # epochs
 
 
 def built_data_set(name: str, data_dir: str | os.PathLike | None) -> tfds.core.DatasetBuilder:
@@ -199,10 +200,8 @@ class Budget:
 
     @property
     def progress(self) -> float:
-        """Share of the budget that is used, 0 to 1: of the steps, or of the minutes where those are given."""
-        used = self.step / self.steps
-        if self.max_minutes is not None:
-            used = max(used, self.minutes / self.max_minutes)
+        """Share of the budget that is used, 0 to 1: of the minutes where they are given, else of the steps."""
+        used = self.step / self.steps if self.max_minutes is None else self.minutes / self.max_minutes
         return min(1.0, used)
 
 
@@ -390,9 +389,9 @@ def train(
         builder: A prepared data set of the instrument's sample rate.
         save_dir: Folder of the instrument: checkpoints `last/` and `best/`, the operative config, `logs/`.
         example_dir: Folder of MIDI files to play now and then, for TensorBoard.
-        max_minutes: Stop after so many minutes, earlier runs of the same folder included.
+        max_minutes: Stop after so many minutes, earlier runs of the same folder included, however many steps that is.
         strategy: How the work is distributed; the default is one device.
-        steps: Stop after so many steps.
+        steps: Stop after so many steps, unless there is `max_minutes`.
         batch_size: Clips in a batch, over all devices.
         clip_seconds: Length of a clip.
         learning_rate: Of Adam, before the schedule.
@@ -450,7 +449,7 @@ def train(
             batches,
             validation_data=held_out_batches(builder, "validation", batch_size),
             steps_per_epoch=steps_per_epoch,
-            epochs=math.ceil((steps - budget.step) / steps_per_epoch),
+            epochs=math.ceil((steps - budget.step) / steps_per_epoch) if max_minutes is None else _UNTIL_STOPPED,
             callbacks=callbacks,
             verbose=0,
         )
