@@ -85,7 +85,8 @@ class Recurrent(tf.keras.layers.Layer):
             Outputs `[batch, n_frames, units]` and the last of them, the next state.
         """
         projected = tf.matmul(inputs, self.kernel) + self.bias[0]
-        outputs = _recur(projected, state, self.recurrent_kernel, self.bias[1])
+        # A mirrored variable would be taken for one that the custom gradient captures.
+        outputs = _recur(projected, state, tf.convert_to_tensor(self.recurrent_kernel), self.bias[1])
         return outputs, tf.concat([state[:, tf.newaxis], outputs], axis=1)[:, -1]
 
 

@@ -326,14 +326,14 @@ def _first_line(error: Exception) -> str:
     return next(telling, type(error).__name__)
 
 
-def load(folder: str | os.PathLike, checkpoint: str = "best") -> Instrument:
+def load(folder: str | os.PathLike, checkpoint: str | None = None) -> Instrument:
     """Loads a trained instrument.
 
     gin's configuration becomes that of the instrument.
 
     Args:
         folder: What `nms_train --save_dir` wrote.
-        checkpoint: 'best' (on validation) or 'last'.
+        checkpoint: 'best' (on validation) or 'last'; unless given the best, or the last of a run too young to have one.
 
     Returns:
         The instrument, ready to `render`.
@@ -345,11 +345,16 @@ def load(folder: str | os.PathLike, checkpoint: str = "best") -> Instrument:
     config = folder / CONFIG_NAME
     if not config.is_file():
         raise DataError(f"{folder}: no instrument here ({CONFIG_NAME} is missing). Name a folder that nms_train wrote.")
-    configure([config], skip_unknown=True)
-    instrument = build()
+    if checkpoint is None:
+        checkpoint = "best" if (folder / "best").is_dir() else "last"
     path = tf.train.latest_checkpoint(str(folder / checkpoint))
     if path is None:
         raise DataError(f"{folder}: no checkpoint in {checkpoint}/. Train it for a while first.")
+    try:
+        configure([config], skip_unknown=True)
+        instrument = build()
+    except DataError as error:
+        raise DataError(f"{config}: damaged ({error}). Train again.") from error
     try:
         status = tf.train.Checkpoint(instrument=instrument).restore(path)
         status.assert_existing_objects_matched().expect_partial()

@@ -51,3 +51,21 @@ def write_aside(path: str | os.PathLike) -> Iterator[pathlib.Path]:
             shutil.rmtree(aside)
         else:
             aside.unlink(missing_ok=True)
+
+
+def check_writable(path: str | os.PathLike) -> None:
+    """Checks, before long work, that a file or folder can be made; makes nothing yet.
+
+    Args:
+      path: File or folder.
+
+    Raises:
+      DataError: What is there already of its parent folders is no folder, or is not to be written to.
+    """
+    path = pathlib.Path(path)
+    nearest = next(each for each in (path, *path.absolute().parents) if each.exists())
+    if nearest.is_file() and nearest == path:
+        nearest = path.absolute().parent  # It is replaced.
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        what = "not a folder" if not nearest.is_dir() else "not to be written to"
+        raise DataError(f"{path}: can't be made, since {nearest} is {what}. Choose another output.")

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from neural_midi_synth import command_line, environment
 from neural_midi_synth.audio import AUDIO_SUFFIXES, write_audio
 from neural_midi_synth.errors import DataError
+from neural_midi_synth.outputs import check_writable
 
 USAGE = """Plays MIDI files with a trained instrument.
 
@@ -58,6 +59,8 @@ def main() -> None:
     """Renders as the flags say."""
     styles = dict(_style(text) for text in _STYLE.value)
     outputs = output_paths([pathlib.Path(path) for path in _MIDI.value], _OUTPUT.value)
+    for output in outputs:
+        check_writable(output)
     environment.import_tensorflow_quietly()
 
     from neural_midi_synth.instrument import load

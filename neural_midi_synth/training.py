@@ -29,7 +29,7 @@ from neural_midi_synth.errors import DataError
 from neural_midi_synth.evaluate import DATA_SET_NAME
 from neural_midi_synth.instrument import CONFIG_NAME, Instrument, build
 from neural_midi_synth.notes import MIDI_SUFFIXES, read_midi
-from neural_midi_synth.outputs import write_aside
+from neural_midi_synth.outputs import check_writable, write_aside
 
 _EVENTS = ("notes", "control_changes", "pitch_bends")
 _CACHE_BYTES = 2**30
@@ -349,20 +349,15 @@ def _peak(builder: tfds.core.DatasetBuilder) -> float:
     return max(float(peaks.reduce(0.0, tf.maximum)), 1e-3)
 
 
-def _check_writable(save_dir: pathlib.Path) -> None:
-    """Raises DataError if the folder can't be made or written to; makes nothing yet."""
-    nearest = next(path for path in (save_dir, *save_dir.parents) if path.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-        what = "not a folder" if not nearest.is_dir() else "not to be written to"
-        raise DataError(f"{save_dir}: can't be made, since {nearest} is {what}. Choose another --save_dir.")
-
-
 def _write_facts(save_dir: pathlib.Path, builder: tfds.core.DatasetBuilder) -> None:
     """Writes what the instrument is (the operative config) and what it is trained on."""
     with write_aside(save_dir / CONFIG_NAME) as path:
         path.write_text(gin.operative_config_str(max_line_length=120), encoding="utf-8")
-    with write_aside(save_dir / DATA_SET_NAME) as path:
-        facts = {"folder": str(pathlib.Path(builder.data_dir).resolve()), "takes": builder.info.metadata["takes"]}
+    facts = {"folder": str(pathlib.Path(builder.data_dir).resolve()), "takes": builder.info.metadata["takes"]}
+    before = save_dir / DATA_SET_NAME
+    if before.exists() and json.loads(before.read_text(encoding="utf-8")) != facts:
+        print("From here on it is trained on other takes, or otherwise prepared ones, than before.")
+    with write_aside(before) as path:
         path.write_text(json.dumps(facts, indent=2), encoding="utf-8")
 
 
@@ -409,7 +404,7 @@ def train(
             stopped being a number.
     """
     save_dir = pathlib.Path(save_dir)
-    _check_writable(save_dir)
+    check_writable(save_dir / CONFIG_NAME)
     counts = {"steps": steps, "batch_size": batch_size, "steps_per_epoch": steps_per_epoch}
     for name, count in counts.items():
         if not isinstance(count, int) or count < 1:

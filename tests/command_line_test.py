@@ -339,7 +339,10 @@ BROKEN_RENDERINGS = {
     "a style beyond its range": lambda place: ("openness=300", ("--style", "openness=300")),
     "a style that is no number": lambda place: ("openness=nan", ("--style", "openness=nan")),
     "no instrument": lambda place: (missing(place.instrument), ()),
-    "an instrument never trained": lambda place: (missing(place.instrument / "best").parent, ()),
+    "an instrument never trained": lambda place: (
+        [missing(place.instrument / name) for name in ("best", "last")][0].parent,
+        (),
+    ),
     "a checkpoint cut short": lambda place: (damaged(place, "best/*.data*").with_suffix(""), ()),
     "a checkpoint of text": lambda place: (damaged(place, "best/*.index", text).with_suffix(""), ()),
     "a list of checkpoints that is text": lambda place: (damaged(place, "best/checkpoint", text).parents[1], ()),
