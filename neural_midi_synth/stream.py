@@ -16,6 +16,7 @@ Example:
 from __future__ import annotations
 
 import bisect
+import collections
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -36,8 +37,9 @@ _COLUMNS = {"notes": 4, "control_changes": 3, "pitch_bends": 2}
 class Stream:
     """One voice of an instrument, played in blocks of one size.
 
-    Events wait until their frame has come. They may be given in any order; those for one frame happen in the order they
-    were given, and those for a frame that has already been played happen at once, at the next block's first frame.
+    Events wait until their frame has come. They may be given in any order, and from another thread than the one that
+    pulls blocks; those for one frame happen in the order they were given, and those for a frame that has already been
+    played happen at once, at the next block's first frame.
 
     Attributes:
         instrument: What is played.
@@ -85,6 +87,7 @@ class Stream:
     def reset(self) -> None:
         """Begins anew at frame 0, as if nothing had ever been played."""
         self.frame = 0
+        self._given: collections.deque[tuple[int, str, tuple[float, ...]]] = collections.deque()
         self._n_events = 0
         self._state = self.instrument.initial_state(1)
         self._silent = False
@@ -99,6 +102,7 @@ class Stream:
         Notes that sound and events that wait are forgotten, and the pedal is up. Control changes and bends stay in
         force, and frames go on counting.
         """
+        self._given.clear()
         self._queue, self._notes, self._pedal, self._silent = [], [], False, True
 
     def note_on(self, pitch: float, velocity: float, frame: int | None = None) -> None:
@@ -222,12 +226,15 @@ class Stream:
                 raise DataError(f"{what}: {name}={value} is not " + ("0 to 127." if highest else "a number."))
         if frame is not None and frame != int(frame):
             raise DataError(f"{what}: frame={frame} is not a whole number.")
-        frame = self.frame if frame is None else max(int(frame), self.frame)
-        bisect.insort(self._queue, (frame, self._n_events, what, tuple(value for value, _ in values.values())))
-        self._n_events += 1
+        frame = self.frame if frame is None else int(frame)
+        self._given.append((frame, what, tuple(value for value, _ in values.values())))
 
     def _happen(self, end_frame: int) -> None:
         """Takes the events before `end_frame` off the queue, and forgets those that cannot matter from `frame` on."""
+        while self._given:
+            frame, what, values = self._given.popleft()
+            bisect.insort(self._queue, (max(frame, self.frame), self._n_events, what, values))
+            self._n_events += 1
         n_due = bisect.bisect_left(self._queue, (end_frame,))
         due, self._queue = self._queue[:n_due], self._queue[n_due:]
         self._notes = self._notes[_in_force([note.onset for note in self._notes], self.frame) :]

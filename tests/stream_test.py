@@ -1,5 +1,7 @@
 """A stream plays what a rendering plays, however it is cut and however the events come, and never grows."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -250,6 +252,19 @@ def test_two_streams_of_an_instrument_do_not_hear_each_other(live, stream):
         two.note_on(60, 20)
         two.block()
         np.testing.assert_array_equal(one.block(), expected)
+
+
+def test_events_from_another_thread_are_not_lost(stream):
+    def push():
+        for i in range(1000):
+            stream.control_change(55, i % 128, frame=10**6 + i)
+
+    pushing = threading.Thread(target=push)
+    pushing.start()
+    while pushing.is_alive():
+        stream.block()
+    stream.block()
+    assert [event[0] for event in stream._queue] == list(range(10**6, 10**6 + 1000))
 
 
 def test_an_endless_stream_does_not_grow(live):
