@@ -17,6 +17,9 @@ from absl import flags
 from neural_midi_synth.audio import write_audio
 from neural_midi_synth.notes import Voice, write_midi
 
+# As the commands set it, before TensorFlow is imported: here they run in a Python that has it already.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
 TINY_GIN = pathlib.Path(__file__).with_name("tiny_instrument.gin")
 PACKAGE = "neural_midi_synth"
 
