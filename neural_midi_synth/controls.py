@@ -143,7 +143,7 @@ class Controls:
         bend, bent = _held(pitch_bends, frames, self.frame_rate)
 
         def seconds(distance: tf.Tensor, where: tf.Tensor) -> tf.Tensor:
-            return tf.cast(tf.where(where, distance, 0), tf.float32) / self.frame_rate
+            return tf.cast(tf.where(where, distance, 0), tf.float64) / self.frame_rate
 
         pitch = tf.where(known, pitch, self.default_pitch) + tf.where(bent, bend, 0.0)
         return {
@@ -152,7 +152,9 @@ class Controls:
             "gate": tf.cast(gate, tf.float32),
             "distance_from_onset": seconds(frames - onset, gate),
             "distance_to_offset": seconds(offset - frames, gate),
-            "distance_from_offset": tf.where(known, seconds(frames - offset, known & ~gate), LONG_AGO),
+            "distance_from_offset": tf.where(
+                known, seconds(frames - offset, known & ~gate), tf.constant(LONG_AGO, tf.float64)
+            ),
         }
 
 

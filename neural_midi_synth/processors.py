@@ -358,12 +358,19 @@ class Reverb(ddsp.effects.Reverb):
             Signal `[batch, n_samples]`, no later than the dry one, and the next state.
         """
         audio = controls["audio"]
-        n_samples = tf.shape(audio)[1]
-        size = n_samples + self._reverb_length - 1
-        fft_size = _power_of_two(size)
-        spectrum = tf.signal.rfft(audio, fft_size[tf.newaxis]) * tf.signal.rfft(controls["ir"], fft_size[tf.newaxis])
-        wet = tf.signal.irfft(spectrum, fft_size[tf.newaxis])[:, :size]
-        wet += tf.pad(state["ringing"], [[0, 0], [0, n_samples]])
+        batch, n_samples = tf.shape(audio)[0], tf.shape(audio)[1]
+        # The response in parts as long as the block: small transforms, many at a time.
+        part = tf.maximum(tf.minimum(n_samples, self._reverb_length), 1)
+        n_parts = -(-self._reverb_length // part)
+        parts = tf.pad(controls["ir"], [[0, n_parts * part - self._reverb_length]])
+        fft_size = _power_of_two(n_samples + part)[tf.newaxis]
+        spectra = tf.signal.rfft(tf.reshape(parts, [n_parts, part]), fft_size)
+        echoes = tf.signal.irfft(tf.signal.rfft(audio, fft_size)[:, tf.newaxis] * spectra, fft_size)
+        # Where there are several parts, the second half of each one's echo falls on the first half of the next one's.
+        begin = tf.reshape(echoes[..., :part], [batch, -1])
+        end = tf.reshape(echoes[..., part : part + n_samples], [batch, -1])
+        wet = tf.pad(begin, [[0, 0], [0, n_samples]]) + tf.pad(end, [[0, 0], [part, 0]])
+        wet = wet[:, : n_samples + self._reverb_length - 1] + tf.pad(state["ringing"], [[0, 0], [0, n_samples]])
         signal = wet[:, :n_samples] + (audio if self._add_dry else 0.0)
         return signal, {"ringing": wet[:, n_samples:]}
 
