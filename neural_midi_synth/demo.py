@@ -21,7 +21,7 @@ python -m neural_midi_synth.demo --minutes 10 --output out/demo"""
 OPEN_AND_CLOSED = "test_midi_extra_long_open_closed"
 
 _MINUTES = flags.DEFINE_float("minutes", 10.0, "How long to train.", lower_bound=0.1, allow_override=True)
-_OUTPUT = flags.DEFINE_string("output", "out/demo", "Folder of the results.", allow_override=True)
+_OUTPUT = flags.DEFINE_string("output", None, "Folder of the results.", required=True, allow_override=True)
 
 
 def main() -> None:
