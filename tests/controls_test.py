@@ -5,12 +5,10 @@ import math
 import hypothesis
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import strategies as st
 
-import neural_midi_synth  # noqa: F401  readies the environment for TensorFlow
-
-tf = pytest.importorskip("tensorflow")
-from neural_midi_synth.controls import LONG_AGO, PADDING, Controls  # noqa: E402
+from neural_midi_synth.controls import LONG_AGO, PADDING, Controls
 
 CHANNELS = (
     "f0_midi",

@@ -4,11 +4,9 @@ import math
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-import neural_midi_synth  # noqa: F401  readies the environment for TensorFlow
-
-tf = pytest.importorskip("tensorflow")
-from neural_midi_synth.decoders import SILENT, Decoder, Preprocessor, Recurrent  # noqa: E402
+from neural_midi_synth.decoders import SILENT, Decoder, Preprocessor, Recurrent
 
 CHANNELS = ("f0_midi", "velocity", "cc_55")
 OUTPUTS = (("amplitudes", 1), ("harmonic_distribution", 7), ("magnitudes", 5))

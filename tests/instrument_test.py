@@ -2,18 +2,16 @@
 
 import shutil
 
+import gin
 import numpy as np
 import pytest
+import soxr
+import tensorflow as tf
 
-import neural_midi_synth  # noqa: F401  readies the environment for TensorFlow and ddsp
-
-tf = pytest.importorskip("tensorflow")
-import gin  # noqa: E402
-import soxr  # noqa: E402
-
-from neural_midi_synth import configs, instrument  # noqa: E402
-from neural_midi_synth.errors import DataError  # noqa: E402
-from neural_midi_synth.notes import Voice, write_midi  # noqa: E402
+import neural_midi_synth as nms
+from neural_midi_synth import configs, instrument
+from neural_midi_synth.errors import DataError
+from neural_midi_synth.notes import Voice, write_midi
 
 # The architectures with small layers, and noise loud enough to matter before training: the road is the same.
 SMALL = [
@@ -277,7 +275,7 @@ def saved(saved_once, tmp_path):
 def test_a_loaded_instrument_plays_as_the_saved_one(saved):
     folder, rendering = saved
     tf.random.set_seed(1)  # other initial weights
-    loaded = neural_midi_synth.load(folder)
+    loaded = nms.load(folder)
     np.testing.assert_array_equal(loaded.render(VOICE, n_samples=5000), rendering)
 
 

@@ -2,16 +2,13 @@
 
 import itertools
 
+import ddsp
 import numpy as np
 import pytest
+import tensorflow as tf
 
-import neural_midi_synth  # noqa: F401  readies the environment for TensorFlow and ddsp
-
-tf = pytest.importorskip("tensorflow")
-import ddsp  # noqa: E402
-
-from neural_midi_synth import processors  # noqa: E402
-from neural_midi_synth.processors import FilteredNoise, Harmonic, ProcessorGroup, Reverb  # noqa: E402
+from neural_midi_synth import processors
+from neural_midi_synth.processors import FilteredNoise, Harmonic, ProcessorGroup, Reverb
 
 SAMPLE_RATE = 16000
 HOP = 64

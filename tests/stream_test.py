@@ -4,15 +4,12 @@ import threading
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-import neural_midi_synth  # noqa: F401  readies the environment for TensorFlow and ddsp
-
-tf = pytest.importorskip("tensorflow")
-
-from neural_midi_synth import configs, instrument  # noqa: E402
-from neural_midi_synth.errors import DataError  # noqa: E402
-from neural_midi_synth.notes import Voice, read_midi, write_midi  # noqa: E402
-from neural_midi_synth.stream import Stream  # noqa: E402
+from neural_midi_synth import configs, instrument
+from neural_midi_synth.errors import DataError
+from neural_midi_synth.notes import Voice, read_midi, write_midi
+from neural_midi_synth.stream import Stream
 
 SMALL = [
     "Decoder.units = 16",
