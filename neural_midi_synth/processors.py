@@ -131,6 +131,7 @@ class Harmonic(ddsp.synths.Harmonic):
 
         The frequency goes linearly from frame to frame. Within a hop the sum of its increments has a closed form; from
         hop to hop the sums are whole numbers, added modulo a cycle, so that where a block begins changes nothing.
+        Whole numbers have no gradient: that of the sums they stand for takes its place.
 
         Args:
             f0_hz: `[batch, n_frames + 1]`. Where a frame's frequency is 0 (before the first one) the phase stays.
@@ -139,16 +140,33 @@ class Harmonic(ddsp.synths.Harmonic):
         Returns:
             float32 `[batch, n_frames, hop]` and the phase at the end, int64 `[batch]`.
         """
-        increments = tf.cast(f0_hz, tf.float64) * (_CYCLE / self.sample_rate)
-        begin = increments[:, :-1, tf.newaxis]
-        slope = (increments[:, 1:, tf.newaxis] - begin) / self.hop
-        slope = tf.where(begin > 0.0, slope, 0.0)
         samples = np.arange(self.hop, dtype=np.float64)
-        within = tf.cast(tf.round(begin * (samples + 1.0) + slope * (samples * (samples + 1.0) / 2.0)), tf.int64)
-        ends = phase[:, tf.newaxis] + tf.cumsum(within[:, :, -1], axis=1)
-        starts = tf.concat([phase[:, tf.newaxis], ends[:, :-1]], axis=1)
-        wrapped = (starts[..., tf.newaxis] + within + _CYCLE // 2) & (_CYCLE - 1)
-        return tf.cast(wrapped - _CYCLE // 2, tf.float32) / _CYCLE, ends[:, -1] & (_CYCLE - 1)
+        of_begin, of_slope = samples + 1.0, samples * (samples + 1.0) / 2.0
+
+        @tf.custom_gradient
+        def cycles(f0_hz: tf.Tensor) -> Any:
+            increments = tf.cast(f0_hz, tf.float64) * (_CYCLE / self.sample_rate)
+            begin = increments[:, :-1, tf.newaxis]
+            slope = (increments[:, 1:, tf.newaxis] - begin) / self.hop
+            sounds = begin > 0.0
+            within = tf.cast(tf.round(begin * of_begin + tf.where(sounds, slope, 0.0) * of_slope), tf.int64)
+            ends = phase[:, tf.newaxis] + tf.cumsum(within[:, :, -1], axis=1)
+            starts = tf.concat([phase[:, tf.newaxis], ends[:, :-1]], axis=1)
+            wrapped = (starts[..., tf.newaxis] + within + _CYCLE // 2) & (_CYCLE - 1)
+
+            def gradient(upstream: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
+                # A sample's phase is the sum of the increments in its hop and those of the whole hops before.
+                upstream = tf.cast(upstream, tf.float64)
+                later = tf.cumsum(tf.reduce_sum(upstream, axis=2), axis=1, exclusive=True, reverse=True)
+                to_begin = tf.linalg.matvec(upstream, of_begin) + later * of_begin[-1]
+                to_slope = tf.linalg.matvec(upstream, of_slope) + later * of_slope[-1]
+                to_slope = tf.where(sounds[..., 0], to_slope, 0.0) / self.hop
+                to_f0_hz = tf.pad(to_begin - to_slope, [[0, 0], [0, 1]]) + tf.pad(to_slope, [[0, 0], [1, 0]])
+                return tf.cast(to_f0_hz / self.sample_rate, tf.float32)
+
+            return (tf.cast(wrapped - _CYCLE // 2, tf.float32) / _CYCLE, ends[:, -1] & (_CYCLE - 1)), gradient
+
+        return cycles(f0_hz)
 
 
 def _harmonic_sum(phase: tf.Tensor, harmonics: tf.Tensor) -> tf.Tensor:
@@ -164,7 +182,6 @@ def _harmonic_sum(phase: tf.Tensor, harmonics: tf.Tensor) -> tf.Tensor:
     Returns:
         `[batch, n_frames, 2, hop]`.
     """
-    phase = tf.stop_gradient(phase)
     n_harmonics = harmonics.shape[-1]
     n_high = -(-n_harmonics // _LOW)
     hop = phase.shape[-1]

@@ -38,6 +38,10 @@ def test_recurrent_outputs_and_state_are_those_of_keras(batch, n_frames):
     expected, expected_last = theirs(inputs, initial_state=state)
     np.testing.assert_allclose(outputs, expected, atol=2e-6)
     np.testing.assert_allclose(last, expected_last, atol=2e-6)
+    # What a machine with a GPU does.
+    outputs, last = tf.keras.layers.GRU.call(ours, inputs, initial_state=[state])
+    np.testing.assert_allclose(outputs, expected, atol=2e-6)
+    np.testing.assert_allclose(last, expected_last, atol=2e-6)
 
 
 @pytest.mark.parametrize("in_graph", [False, True])

@@ -123,17 +123,55 @@ def test_a_short_clip_is_that_of_ddsp_itself(method):
 @pytest.mark.parametrize("method", METHODS)
 def test_gradients_are_those_of_ddsp(method):
     n_frames, n_harmonics = 4, 8  # short, as above
-    network = [tf.Variable(each) for each in _outputs_of_a_network(n_frames, 1, n_harmonics, batch=2)]
-    f0_hz = _f0(80.0, 110.0, n_frames, batch=2)
+    inputs = [*_outputs_of_a_network(n_frames, 1, n_harmonics, batch=2), _f0(80.0, 110.0, n_frames, batch=2)]
+    inputs = [tf.Variable(each) for each in inputs]
     (upstream,) = _outputs_of_a_network(n_frames * HOP, 1, batch=2, seed=1)
     stock = ddsp.synths.Harmonic(n_samples=n_frames * HOP, sample_rate=SAMPLE_RATE, amp_resample_method=method)
     gradients = []
     for harmonic in (Harmonic(SAMPLE_RATE, HOP, n_harmonics, amp_resample_method=method), stock):
         with tf.GradientTape() as tape:
-            loss = tf.reduce_sum(harmonic(*network, f0_hz) * upstream[..., 0])
-        gradients.append(tape.gradient(loss, network))
+            loss = tf.reduce_sum(harmonic(*inputs) * upstream[..., 0])
+        gradients.append(tape.gradient(loss, inputs))
     for ours, theirs in zip(*gradients):
         assert _relative_error(ours, theirs) < PROMISED
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("f0_ratio", [1.0, 1.5])
+def test_the_gradient_of_a_gliding_f0_is_the_slope_of_ddsps_sum(method, f0_ratio):
+    n_frames, n_harmonics, step = 60, 40, 1e-6
+    harmonic = Harmonic(SAMPLE_RATE, HOP, n_harmonics, f0_ratio, amp_resample_method=method)
+    network = _outputs_of_a_network(n_frames, 1, n_harmonics)
+    f0_hz = _f0(60.0, 100.0, n_frames)
+    upstream, direction = (
+        np.random.default_rng(i).normal(size=[1, n]) for i, n in enumerate((n_frames * HOP, n_frames))
+    )
+    with tf.GradientTape() as tape:
+        tape.watch(f0_hz)
+        loss = tf.reduce_sum(harmonic(*network, f0_hz) * tf.cast(upstream, tf.float32))
+    gradient = tape.gradient(loss, f0_hz).numpy()[..., 0]
+
+    controls = {name: np.asarray(value, np.float64) for name, value in harmonic.get_controls(*network, f0_hz).items()}
+    ahead, behind = (
+        np.sum(upstream * _stock_harmonic(**{**controls, "f0_hz": controls["f0_hz"] + by}, method=method)[0])
+        for by in (f0_ratio * step * direction[..., np.newaxis], -f0_ratio * step * direction[..., np.newaxis])
+    )
+    # Differences in float64 with a step of a millionth lose some six digits.
+    assert np.sum(gradient * direction) == pytest.approx((ahead - behind) / (2.0 * step), rel=1e-3)
+
+
+def test_f0_learns_the_pitch_of_a_recording():
+    n_frames = 25
+    harmonic = Harmonic(SAMPLE_RATE, HOP, 4)
+    network = _outputs_of_a_network(n_frames, 1, 4)
+    recording = harmonic(*network, tf.fill([1, n_frames, 1], 200.0))
+    f0_hz = tf.Variable(tf.fill([1, 1, 1], 201.5))
+    optimizer = tf.keras.optimizers.Adam(0.05)
+    for _ in range(100):
+        with tf.GradientTape() as tape:
+            error = tf.reduce_mean((harmonic(*network, tf.tile(f0_hz, [1, n_frames, 1])) - recording) ** 2)
+        optimizer.apply_gradients([(tape.gradient(error, f0_hz), f0_hz)])
+    assert f0_hz.numpy().item() == pytest.approx(200.0, abs=0.05)
 
 
 def test_the_fifth_is_a_ratio_of_three_to_two():
