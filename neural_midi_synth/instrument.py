@@ -16,7 +16,7 @@ import soxr
 import tensorflow as tf
 
 from neural_midi_synth import configs
-from neural_midi_synth.controls import Controls
+from neural_midi_synth.controls import COLUMNS, Controls, Score
 from neural_midi_synth.decoders import Decoder, Preprocessor
 from neural_midi_synth.errors import DataError
 from neural_midi_synth.losses import SpectralLoss  # noqa: F401  (gin configures it)
@@ -176,7 +176,7 @@ class Instrument(tf.keras.Model):
 
     def build_variables(self) -> None:
         """Makes every variable, by playing nothing for a moment."""
-        empty = {name: tf.zeros([1, 0, n]) for name, n in (("notes", 4), ("control_changes", 3), ("pitch_bends", 2))}
+        empty = {name: tf.zeros([1, 0, n]) for name, n in COLUMNS.items()}
         self(empty, n_samples=self.hop)
 
     def render(
@@ -216,28 +216,29 @@ class Instrument(tf.keras.Model):
         if n_samples is None:
             n_samples = round((voice.duration + TAIL_SECONDS) * self.sample_rate)
         resampler = soxr.ResampleStream(self.sample_rate, sample_rate or self.sample_rate, 1, dtype="float32")
-        features = self._features(voice, styles or {})
+        score = self.score(voice, styles or {})
         state, skip, left = self.initial_state(1), self.latency, n_samples
         first_frame = 0
         while left > 0 or first_frame == 0:
-            signal, state = self._render_block(features, tf.constant(first_frame, tf.int64), state)
+            end_frame = first_frame + self._block_frames
+            rows = score.rows(first_frame, end_frame)
+            signal, state = self._render_block(rows, tf.constant(first_frame, tf.int64), state)
             signal = signal.numpy()[0, skip:][:left]
-            first_frame, skip, left = first_frame + self._block_frames, 0, left - len(signal)
+            first_frame, skip, left = end_frame, 0, left - len(signal)
             if sample_rate not in (None, self.sample_rate):
                 signal = resampler.resample_chunk(signal, last=left == 0)
             yield signal
 
     @functools.cached_property
     def _render_block(self) -> Callable[..., tuple[tf.Tensor, State]]:
-        """`step` on rows of any number, traced once: (features, first frame, state) to (signal, state)."""
+        """`step` on rows of any number, traced once: (rows, first frame, state) to (signal, state)."""
 
-        def block(features: dict[str, tf.Tensor], first_frame: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
-            control_frames = self.controls(**features, n_frames=self._block_frames, first_frame=first_frame)
+        def block(rows: dict[str, tf.Tensor], first_frame: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
+            control_frames = self.controls(**rows, n_frames=self._block_frames, first_frame=first_frame)
             outputs, state = self.step(control_frames, state)
             return self.level * outputs["out"]["signal"], state
 
-        columns = {"notes": 4, "control_changes": 3, "pitch_bends": 2}
-        rows = {name: tf.TensorSpec([1, None, n], tf.float64) for name, n in columns.items()}
+        rows = {name: tf.TensorSpec([1, None, n], tf.float64) for name, n in COLUMNS.items()}
         state = tf.nest.map_structure(lambda value: tf.TensorSpec(value.shape, value.dtype), self.initial_state(1))
         signature = [rows, tf.TensorSpec([], tf.int64), state]
         return tf.function(block, input_signature=signature)
@@ -247,7 +248,19 @@ class Instrument(tf.keras.Model):
         frames = RENDER_BLOCK_SECONDS * self.frame_rate
         return frames + -frames % self.decoder.stride
 
-    def _features(self, voice: Voice, styles: Mapping[str, float]) -> dict[str, tf.Tensor]:
+    def score(self, voice: Voice, styles: Mapping[str, float]) -> Score:
+        """A voice as it is played: with styles that hold throughout.
+
+        Args:
+            voice: What is played.
+            styles: Style name → control change value (0 to 127).
+
+        Returns:
+            Its rows, by block.
+
+        Raises:
+            DataError: The instrument has no such style, or a value is out of its range.
+        """
         control_changes = voice.control_changes
         for style, value in styles.items():
             if style not in self.styles:
@@ -259,7 +272,7 @@ class Instrument(tf.keras.Model):
             control_changes = control_changes[control_changes[:, 1] != number]
             control_changes = np.concatenate([[[0.0, number, value]], control_changes])
         rows = {"notes": voice.notes, "control_changes": control_changes, "pitch_bends": voice.pitch_bends}
-        return {name: tf.constant(value, tf.float64)[tf.newaxis] for name, value in rows.items()}
+        return Score(rows, self.frame_rate)
 
 
 def _midi_to_hz(pitch: tf.Tensor) -> tf.Tensor:

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import strategies as st
 
-from neural_midi_synth.controls import LONG_AGO, PADDING, Controls
+from neural_midi_synth.controls import LONG_AGO, PADDING, Controls, Score
 
 CHANNELS = (
     "f0_midi",
@@ -34,7 +34,7 @@ def _controls(frame_rate, channels=CHANNELS):
 
 
 def _frame(time, frame_rate):
-    return math.floor(time * frame_rate + 0.5)
+    return math.floor(time * frame_rate + 0.5 + 1 / 64)
 
 
 def _usable(row):
@@ -175,6 +175,23 @@ def test_order_of_rows_at_different_times_is_of_no_matter(rate_and_voices, rando
 
 
 @thorough
+@hypothesis.given(_voices(max_voices=1), st.lists(st.integers(1, 20), min_size=1, max_size=4), st.integers(-10, 40))
+def test_a_score_gives_a_block_all_that_matters_to_it(rate_and_voices, lengths, first_frame):
+    frame_rate, voices = rate_and_voices
+    rows = _batched(voices)
+    score = Score({name: each.numpy()[0] for name, each in zip(N_COLUMNS, rows)}, frame_rate)
+    whole = _controls(frame_rate)(*rows, sum(lengths), first_frame)
+    for length in lengths:
+        block = _controls(frame_rate)(
+            **score.rows(first_frame, first_frame + length), n_frames=length, first_frame=first_frame
+        )
+        for name, value in block.items():
+            np.testing.assert_array_equal(value, whole[name][:, :length], err_msg=name)
+        whole = {name: value[:, length:] for name, value in whole.items()}
+        first_frame += length
+
+
+@thorough
 @hypothesis.given(_voices())
 def test_float32_rows_are_taken_at_their_word(rate_and_voices):
     frame_rate, voices = rate_and_voices
@@ -194,6 +211,18 @@ def test_a_note_begins_and_ends_at_its_exact_frame_after_any_time(frame_rate, on
     end = _controls(frame_rate)(*rows, 3, onset + length - 1)
     np.testing.assert_array_equal(end["gate"][0, :, 0], [1, 0, 0])
     np.testing.assert_array_equal(end["distance_from_offset"][0, :, 0], np.float32([0, 0, 1]) / np.float32(frame_rate))
+
+
+def test_float32_finds_the_frames_of_float64_for_a_quarter_of_an_hour():
+    # Times in quarter milliseconds, as MIDI has them: every sixteenth of them lies between two frames.
+    random = np.random.default_rng(0)
+    starts = np.sort(random.choice(900 * 4000, 4000, replace=False)) / 4000.0
+    notes = np.stack([starts, starts + random.integers(1, 400, 4000) / 4000.0, starts % 127.0, starts % 127.0], axis=1)
+    rows = (notes[np.newaxis], np.zeros([1, 0, 3]), np.zeros([1, 0, 2]))
+    controls = _controls(250, ("gate", "distance_from_onset", "distance_to_offset"))
+    exact = controls(*(tf.constant(each, tf.float64) for each in rows), 900 * 250)
+    for name, value in controls(*(tf.constant(each, tf.float32) for each in rows), 900 * 250).items():
+        np.testing.assert_array_equal(value, exact[name], err_msg=name)
 
 
 def test_five_hours_of_notes():

@@ -92,7 +92,7 @@ def _frames(stream):
 
 def _events(voice, frame_rate):
     """Events as a keyboard sends them, in order: (frame, method of the stream, its arguments)."""
-    frame = lambda time: int(np.floor(time * frame_rate + 0.5))  # noqa: E731
+    frame = lambda time: int(np.floor(time * frame_rate + 0.5 + 1 / 64))  # noqa: E731
     events = [(start, "note_on", (pitch, velocity)) for start, _, pitch, velocity in voice.notes]
     events += [(end, "note_off", (pitch,)) for _, end, pitch, _ in voice.notes]
     events += [(time, "control_change", (int(number), value)) for time, number, value in voice.control_changes]
