@@ -1,4 +1,4 @@
-# make demo, make test, make lint: each makes the environment in .venv first, once.
+# make demo, test, lint, bench, docs, pretrained: each makes the environment in .venv first, once.
 # PYTHON=/path/to/python3 chooses the Python; DEMO_MINUTES is how long the demo trains.
 
 DEMO_MINUTES ?= 10
@@ -7,7 +7,7 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 READY := $(VENV)/ready
 
-.PHONY: demo test lint lock clean
+.PHONY: demo test lint bench docs pretrained lock clean
 
 demo: $(READY)
 	$(VENV)/bin/python -m neural_midi_synth.demo --minutes $(DEMO_MINUTES) --output out/demo
@@ -18,6 +18,18 @@ test: $(READY)
 lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+
+# How fast each part is, beside the same part of ddsp and Keras: about twenty minutes, on a machine that does nothing else.
+bench: $(READY)
+	$(VENV)/bin/python benchmarks/bench.py
+
+docs: $(READY)
+	$(VENV)/bin/mkdocs build --strict --quiet --site-dir out/docs
+	@echo "The documentation is in out/docs/index.html."
+
+# Trains the guitar that comes with the package: about twenty minutes.
+pretrained: $(READY)
+	$(VENV)/bin/python data_prep/make_pretrained.py
 
 # Pins everything in requirements/requirements.in, for every Python and platform at once.
 lock: $(READY)

@@ -52,6 +52,7 @@ setup(
         "neural_midi_synth.gin": "gin",
     },
     package_data={
+        "neural_midi_synth": ["pretrained/*/*.gin", "pretrained/*/*.json", "pretrained/*/best/*"],
         "neural_midi_synth.gin": ["*/*.gin"],
         "neural_midi_synth.data_prep": [
             f"demo_guitar/**/*.{kind}" for kind in ("mp3", "mid", "RPP", "flac", "txt", "md")
@@ -63,6 +64,7 @@ setup(
             "nms_train = neural_midi_synth.train:run",
             "nms_evaluate = neural_midi_synth.evaluate:run",
             "nms_render = neural_midi_synth.render:run",
+            "nms_export = neural_midi_synth.export:run",
         ]
     },
     classifiers=[

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+import tempfile
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -102,15 +103,16 @@ def read_audio_info(path: str | os.PathLike) -> tuple[float, int, int]:
         return file.frames / file.samplerate, file.samplerate, file.channels
 
 
-def write_audio(path: str | os.PathLike, samples: np.ndarray, sample_rate: int) -> None:
+def write_audio(path: str | os.PathLike, samples: np.ndarray | Iterable[np.ndarray], sample_rate: int) -> None:
     """Writes mono audio in the format of the suffix; the file is there whole or not at all.
 
     Files of .wav and .flac have 24 bits, those of .mp3 and .ogg a variable bit rate at high quality. Samples
-    beyond full scale are not clipped: the whole is lowered until its peak fits, and a warning is logged.
+    beyond full scale are not clipped: the whole is lowered until its peak fits, and a warning is logged. Memory does
+    not grow with the length of what comes in blocks; they wait on disk until the peak is known.
 
     Args:
       path: Ends in .wav, .flac, .mp3 or .ogg.
-      samples: `[n]` float, at least one, where full scale is [-1, 1].
+      samples: `[n]` float, at least one, where full scale is [-1, 1]; or blocks of them, as `render_blocks` gives.
       sample_rate: Samples per second.
 
     Raises:
@@ -126,24 +128,21 @@ def write_audio(path: str | os.PathLike, samples: np.ndarray, sample_rate: int) 
         raise DataError(
             f"{path}: audio can't be written as {path.suffix or 'a file without suffix'}. Use {_choices()}."
         )
-    samples = np.asarray(samples, dtype=np.float32)
-    if samples.ndim != 1:
-        raise ValueError(f"samples must be mono, of shape [n], not {list(samples.shape)}.")
-    if not len(samples):
-        raise ValueError("There are no samples to write.")
     if not 1 <= sample_rate <= MAX_SAMPLE_RATE:
         raise DataError(f"{path}: can't be written at {sample_rate} Hz. Choose 1 to {MAX_SAMPLE_RATE} Hz.")
-    _check_finite(samples, path, 0, sample_rate)
-    peak = np.abs(samples).max(initial=0.0)
-    if peak > 1.0:
-        logging.warning("%s: peaks at %+.1f dB, so all of it is lowered by that.", path, 20.0 * np.log10(peak))
-        samples = samples / peak
+    blocks = [samples] if isinstance(samples, np.ndarray) else samples
     with write_aside(path) as aside:
         try:
-            aside.touch()
-            with soundfile.SoundFile(aside, "w", sample_rate, channels=1, **encoding) as file:
-                for start in range(0, len(samples), _BLOCK_FRAMES):
-                    file.write(samples[start : start + _BLOCK_FRAMES])
+            with tempfile.TemporaryFile(dir=path.parent) as waiting:
+                peak = _write_waiting(waiting, blocks, path, sample_rate)
+                if peak > 1.0:
+                    logging.warning(
+                        "%s: peaks at %+.1f dB, so all of it is lowered by that.", path, 20.0 * np.log10(peak)
+                    )
+                aside.touch()
+                with soundfile.SoundFile(aside, "w", sample_rate, channels=1, **encoding) as file:
+                    while part := waiting.read(_BLOCK_FRAMES * np.dtype(np.float32).itemsize):
+                        file.write(np.frombuffer(part, np.float32) / np.float32(max(peak, 1.0)))
         except soundfile.LibsndfileError as error:
             reason = error.error_string.removeprefix("Error : ").rstrip(".")
             raise DataError(
@@ -151,6 +150,23 @@ def write_audio(path: str | os.PathLike, samples: np.ndarray, sample_rate: int) 
             ) from error
         except OSError as error:
             raise DataError(f"{path}: can't be written ({error.strerror}). Choose another output.") from error
+
+
+def _write_waiting(waiting: BinaryIO, blocks: Iterable[np.ndarray], path: pathlib.Path, sample_rate: int) -> float:
+    """Writes raw samples to a file, from whose beginning they can then be read; returns their peak."""
+    peak = n_samples = 0
+    for block in blocks:
+        block = np.asarray(block, dtype=np.float32)
+        if block.ndim != 1:
+            raise ValueError(f"samples must be mono, of shape [n], not {list(block.shape)}.")
+        _check_finite(block, path, n_samples, sample_rate)
+        peak = max(peak, np.abs(block).max(initial=0.0))
+        n_samples += len(block)
+        waiting.write(block.tobytes())
+    if not n_samples:
+        raise ValueError("There are no samples to write.")
+    waiting.seek(0)
+    return float(peak)
 
 
 def _choices() -> str:

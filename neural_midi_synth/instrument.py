@@ -26,6 +26,9 @@ from neural_midi_synth.processors import ProcessorGroup
 State = dict[str, Any]
 
 CONFIG_NAME = "operative_config.gin"
+PRETRAINED = pathlib.Path(__file__).resolve().parent / "pretrained" / "demo_guitar"
+"""The instrument that comes with the package: the demo guitar, trained by `make pretrained`."""
+
 gin.add_config_file_search_path(str(configs.folder()))
 OF_TRAINING = ("nms.train", "cosine_decay", "exponential_decay", "MidiAudioConfig")
 RENDER_BLOCK_SECONDS = 4
@@ -339,13 +342,13 @@ def _first_line(error: Exception) -> str:
     return next(telling, type(error).__name__)
 
 
-def load(folder: str | os.PathLike, checkpoint: str | None = None) -> Instrument:
+def load(folder: str | os.PathLike | None = None, checkpoint: str | None = None) -> Instrument:
     """Loads a trained instrument.
 
     gin's configuration becomes that of the instrument.
 
     Args:
-        folder: What `nms_train --save_dir` wrote.
+        folder: What `nms_train --save_dir` wrote; unless given, the guitar that comes with the package.
         checkpoint: 'best' (on validation) or 'last'; unless given the best, or the last of a run too young to have one.
 
     Returns:
@@ -354,7 +357,7 @@ def load(folder: str | os.PathLike, checkpoint: str | None = None) -> Instrument
     Raises:
         DataError: There is no instrument in the folder, or it is damaged.
     """
-    folder = pathlib.Path(folder)
+    folder = pathlib.Path(folder or PRETRAINED)
     config = folder / CONFIG_NAME
     if not config.is_file():
         raise DataError(f"{folder}: no instrument here ({CONFIG_NAME} is missing). Name a folder that nms_train wrote.")

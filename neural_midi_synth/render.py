@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Iterable, Iterator
 
+import numpy as np
 from absl import flags
 from tqdm import tqdm
 
@@ -14,15 +16,20 @@ from neural_midi_synth.outputs import check_writable
 
 USAGE = """Plays MIDI files with a trained instrument.
 
+nms_render --midi riff.mid --output riff.wav
+    with the guitar that comes with the package; wav, flac, mp3 or ogg, by the suffix
 nms_render --instrument runs/my_guitar --midi riff.mid --output riff.wav
-    wav, flac, mp3 or ogg, by the suffix
+    with one that nms_train trained
 nms_render --instrument runs/my_guitar --midi verse.mid --midi chorus.mid --output song/
     several files, into a folder as wav
 nms_render --instrument runs/my_guitar --midi riff.mid --output open.wav --style openness=127
     with a style that holds throughout"""
 
 _INSTRUMENT = flags.DEFINE_string(
-    "instrument", None, "Folder of a trained instrument.", required=True, allow_override=True
+    "instrument",
+    None,
+    "Folder of a trained instrument; the guitar of the package unless given.",
+    allow_override=True,
 )
 _MIDI = flags.DEFINE_multi_string("midi", None, "MIDI file; may be repeated.", required=True, allow_override=True)
 _OUTPUT = flags.DEFINE_string(
@@ -63,16 +70,28 @@ def main() -> None:
         check_writable(output)
     environment.import_tensorflow_quietly()
 
-    from neural_midi_synth.instrument import load
+    from neural_midi_synth.instrument import TAIL_SECONDS, load
     from neural_midi_synth.notes import read_midi
 
     # Every file is read before the first is played, so that a bad one is told of at once.
     voices = [read_midi(path, track=_TRACK.value, channel=_CHANNEL.value) for path in _MIDI.value]
     instrument = load(_INSTRUMENT.value)
     sample_rate = _SAMPLE_RATE.value or instrument.sample_rate
-    for voice, output in zip(tqdm(voices, "Rendering", unit=" files", disable=None), outputs):
-        write_audio(output, instrument.render(voice, styles, sample_rate), sample_rate)
-        tqdm.write(str(output))
+    seconds = sum(voice.duration + TAIL_SECONDS for voice in voices)
+    with tqdm(total=round(seconds), desc="Rendering", unit=" s", disable=None) as progress:
+        for voice, output in zip(voices, outputs):
+            blocks = instrument.render_blocks(voice, styles, sample_rate)
+            write_audio(output, _counted(blocks, sample_rate, progress), sample_rate)
+            tqdm.write(str(output))
+
+
+def _counted(blocks: Iterable[np.ndarray], sample_rate: int, progress: tqdm) -> Iterator[np.ndarray]:
+    """The blocks, while the bar counts whole seconds of them."""
+    n_samples = 0
+    for block in blocks:
+        yield block
+        before, n_samples = n_samples, n_samples + len(block)
+        progress.update(n_samples // sample_rate - before // sample_rate)
 
 
 def output_paths(midi_paths: list[pathlib.Path], output: str | None) -> list[pathlib.Path]:

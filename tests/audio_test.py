@@ -212,3 +212,22 @@ def test_an_output_that_cannot_be_made_is_told(tmp_path):
 def test_only_mono_samples_are_written(tmp_path, samples):
     with pytest.raises(ValueError, match="samples"):
         audio.write_audio(tmp_path / "take.wav", samples, SAMPLE_RATE)
+
+
+@pytest.mark.parametrize("peak", [0.5, 1.7])
+def test_blocks_are_written_as_the_whole(tmp_path, peak):
+    whole = peak * np.sin(np.arange(10_000) / 10.0).astype(np.float32)
+    audio.write_audio(tmp_path / "whole.wav", whole, SAMPLE_RATE)
+    audio.write_audio(tmp_path / "blocks.wav", iter(np.split(whole, [0, 1, 4000, 4000])), SAMPLE_RATE)
+    assert (tmp_path / "blocks.wav").read_bytes() == (tmp_path / "whole.wav").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["blocks.wav", "whole.wav"]
+
+
+def test_a_block_that_fails_leaves_no_file(tmp_path):
+    def blocks():
+        yield np.zeros(100, np.float32)
+        yield np.full(10, np.nan, np.float32)
+
+    with pytest.raises(DataError, match="contains NaN at 0.0 s"):
+        audio.write_audio(tmp_path / "take.wav", blocks(), SAMPLE_RATE)
+    assert not list(tmp_path.iterdir())

@@ -38,7 +38,7 @@ def test_help_is_quick_and_shows_how_to_begin(command):
 
 
 TOGETHER = {
-    "no flags": ("render", [], "--instrument"),
+    "no flags": ("evaluate", [], "--instrument"),
     "no MIDI": ("render", ["--instrument", "here"], "--midi"),
     "no output": ("evaluate", ["--instrument", "here"], "--output"),
     "no folder": ("train", [], "--save_dir"),

@@ -113,3 +113,14 @@ def test_outputs_have_names_of_their_own(tmp_path):
     assert render.output_paths(midi[:1], str(dotted)) == [dotted / "verse.wav"]
     with pytest.raises(DataError, match="two MIDI files"):
         render.output_paths([midi[0], pathlib.Path("b/verse.mid")], None)
+
+
+def test_without_an_instrument_the_guitar_of_the_package_plays(run_command, riff, tmp_path):
+    answer = run_command("render", "--midi", riff, "--output", tmp_path / "riff.wav")
+    assert answer.status == 0, answer.error
+    samples, sample_rate = read_audio(tmp_path / "riff.wav")
+    guitar = nms.load()
+    assert sample_rate == guitar.sample_rate
+    assert not guitar.controls.needs_future  # It can be played live.
+    np.testing.assert_allclose(samples, guitar.render(riff), rtol=0, atol=2.0**-22)
+    assert np.abs(samples).max() > 0.01
