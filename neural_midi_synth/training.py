@@ -13,7 +13,7 @@ import pathlib
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gin
@@ -361,13 +361,14 @@ def _write_facts(save_dir: pathlib.Path, builder: tfds.core.DatasetBuilder) -> N
         path.write_text(json.dumps(facts, indent=2), encoding="utf-8")
 
 
-@gin.configurable(module="nms", denylist=["builder", "save_dir", "example_dir", "max_minutes", "strategy"])
+@gin.configurable(module="nms", denylist=["builder", "save_dir", "example_dir", "max_minutes", "strategy", "callbacks"])
 def train(
     builder: tfds.core.DatasetBuilder,
     save_dir: str | os.PathLike,
     example_dir: str | os.PathLike | None = None,
     max_minutes: float | None = None,
     strategy: tf.distribute.Strategy | None = None,
+    callbacks: Sequence[tf.keras.callbacks.Callback] = (),
     steps: int = gin.REQUIRED,
     batch_size: int = gin.REQUIRED,
     clip_seconds: float = gin.REQUIRED,
@@ -386,6 +387,7 @@ def train(
         example_dir: Folder of MIDI files to play now and then, for TensorBoard.
         max_minutes: Stop after so many minutes, earlier runs of the same folder included, however many steps that is.
         strategy: How the work is distributed; the default is one device.
+        callbacks: More of Keras's callbacks, called after those that save and log: a notebook watches with them.
         steps: Stop after so many steps, unless there is `max_minutes`.
         batch_size: Clips in a batch, over all devices.
         clip_seconds: Length of a clip.
@@ -434,10 +436,10 @@ def train(
     clip_samples = round(clip_seconds * instrument.sample_rate)
     batches = training_batches(builder, batch_size, clip_samples, instrument.sample_rate, seed, budget.step)
     progress = Progress(budget, learning_rate, schedule, save_dir)
-    callbacks: list[tf.keras.callbacks.Callback] = [progress, checkpoints]
+    own: list[tf.keras.callbacks.Callback] = [progress, checkpoints]
     if is_chief:
         examples = pathlib.Path(example_dir) if example_dir else None
-        callbacks.append(ExampleLog(budget, save_dir / "logs", examples, steps_per_example))
+        own.append(ExampleLog(budget, save_dir / "logs", examples, steps_per_example))
         _write_facts(save_dir, builder)
     try:
         instrument.fit(
@@ -445,7 +447,7 @@ def train(
             validation_data=held_out_batches(builder, "validation", batch_size),
             steps_per_epoch=steps_per_epoch,
             epochs=math.ceil((steps - budget.step) / steps_per_epoch) if max_minutes is None else _UNTIL_STOPPED,
-            callbacks=callbacks,
+            callbacks=[*own, *callbacks],
             verbose=0,
         )
     except KeyboardInterrupt:
