@@ -1,0 +1,139 @@
+"""The benchmarks run, compare what is the same, and tell what they found in one table."""
+
+import importlib.util
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+BENCHMARKS = pathlib.Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+def _module(name):
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def bench():
+    return _module("bench")
+
+
+@pytest.fixture(scope="module")
+def measuring():
+    return _module("measuring")
+
+
+def _cells(table):
+    header, _, *lines = ([cell.strip() for cell in line.strip("|").split("|")] for line in table)
+    return [dict(zip(header, line)) for line in lines]
+
+
+def _seconds(text):
+    number, unit = text.split()
+    return float(number) * {"s": 1.0, "ms": 1e-3}[unit]
+
+
+@pytest.mark.slow
+def test_the_table_has_what_was_asked_for_and_goes_into_the_page(tmp_path):
+    page = tmp_path / "README.md"
+    page.write_text((BENCHMARKS / "README.md").read_text(encoding="utf-8"), encoding="utf-8")
+    command = [sys.executable, BENCHMARKS / "bench.py", "--quick", "--markdown", page]
+    # What is slow to trace is left out; the memory of the group is taken in processes of their own.
+    answer = subprocess.run(
+        [*command, "--only", "^harmonic with|^noise|^reverb|^stream"], capture_output=True, text=True, timeout=300
+    )
+    assert answer.returncode == 0, answer.stderr
+    lines = answer.stdout.splitlines()
+    rows = _cells([line for line in lines if line.startswith("|")])
+    names = [row["what"] for row in rows]
+    assert names[:3] == ["harmonic with gradient", "noise with gradient", "reverb with gradient"]
+    assert [name.rpartition(": ")[2] for name in names[3:]] == ["median", "p99", "worst"]
+    for row in rows:
+        ours, speed = _seconds(row["ours"]), float(row["audio s / s"])
+        assert ours > 0.0 and speed > 0.0
+        if row["stock"]:
+            # Each is rounded to three digits.
+            ratio = float(row["ratio"].removesuffix(" ×"))
+            assert ratio == pytest.approx(_seconds(row["stock"]) / ours, rel=0.02)
+            assert speed / float(row["stock audio s / s"]) == pytest.approx(ratio, rel=0.02)
+    assert _seconds(rows[3]["ours"]) <= _seconds(rows[4]["ours"]) <= _seconds(rows[5]["ours"])
+    assert float(rows[3]["peak MB"]) > 1.0
+
+    assert re.match(
+        r".+, \d+ cores, \d+ GB, .+ GPU; .+, Python 3\.\d+\.\d+, TensorFlow [\d.]+; \d{4}-\d\d-\d\d\.$", lines[0]
+    )
+    text = page.read_text(encoding="utf-8")
+    before, _, after = (BENCHMARKS / "README.md").read_text(encoding="utf-8").partition("<!-- table -->")
+    assert text.startswith(before) and text.endswith(after.partition("<!-- end of table -->")[2])
+    assert answer.stdout.strip() in text
+
+
+def test_a_page_is_renewed_again_and_again(bench, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- table -->\nold\n<!-- end of table -->\nafter\n", encoding="utf-8")
+    for result in ("one", "two"):
+        bench.renew(page, result)
+    assert page.read_text(encoding="utf-8") == "before\n<!-- table -->\ntwo\n<!-- end of table -->\nafter\n"
+
+
+def test_a_page_without_a_place_for_the_table_is_left_as_it_is(bench, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("a page", encoding="utf-8")
+    with pytest.raises(SystemExit, match=re.escape(f"{page}: mark the place")):
+        bench.renew(page, "table")
+    assert page.read_text(encoding="utf-8") == "a page"
+
+
+@pytest.mark.parametrize("wrong", [2e-4, float("nan")])
+def test_what_is_not_the_same_is_not_timed(measuring, wrong):
+    stock = {"signal": np.array([0.5, -2.0, 1.0], np.float32)}
+    measuring.check_same("synth", {"signal": stock["signal"] + np.float32(1e-4)}, stock)
+    with pytest.raises(measuring.DifferentError, match="synth: ours differs from stock"):
+        measuring.check_same("synth", {"signal": stock["signal"] + np.float32(2.0 * wrong)}, stock)
+
+
+def test_calls_take_turns(measuring):
+    order = []
+    calls = {name: lambda name=name: order.append(name) for name in ("ours", "stock")}
+    times = measuring.interleaved(calls, seconds=0.0)
+    assert order == ["ours", "stock"] * 4  # Once to trace, three times to measure.
+    assert set(times) == {"ours", "stock"} and min(times.values()) >= 0.0
+
+
+def test_a_gradient_is_that_of_a_weighted_sum(measuring):
+    import tensorflow as tf
+
+    inputs, factor = tf.random.stateless_normal([2, 5, 3], [1, 2]), tf.Variable(2.0)
+    run = measuring.gradient(lambda x, fixed: x**2 * factor * fixed, [inputs], [tf.constant(3.0)], [factor])
+    weights = np.cos(0.3 * np.arange(5))[:, np.newaxis]
+    to_inputs, to_factor = run()
+    np.testing.assert_allclose(to_inputs, 12.0 * inputs * weights, rtol=1e-5)
+    np.testing.assert_allclose(to_factor, np.sum(3.0 * inputs**2 * weights), rtol=1e-4)
+
+
+def test_a_profile_tells_the_operations(measuring):
+    import tensorflow as tf
+
+    matrix = tf.random.stateless_normal([500, 500], [1, 2])
+    operations = dict(measuring.profile(tf.function(lambda: tf.linalg.matmul(matrix, matrix) + 1.0)))
+    assert any("MatMul" in kind for kind in operations)
+    assert all(seconds > 0.0 for seconds in operations.values())
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/status").exists(), reason="Other systems tell the peak only.")
+def test_memory_is_that_of_this_process(measuring):
+    page = os.sysconf("SC_PAGE_SIZE")
+    resident = int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * page / 2**20
+    now, peak = measuring.memory()
+    assert now == pytest.approx(resident, rel=0.05)
+    assert peak >= now
+    held = np.ones(2**25)  # 256 MB
+    assert measuring.memory()[1] >= now + 200.0
+    del held
