@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gin
@@ -10,6 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 State = dict[str, Any]
+
+_UNROLLED = 10  # frames in one turn of the recurrent loop
 
 SILENT = -20.0
 """A network output that ddsp's `exp_sigmoid` turns into silence: what a decoder with a stride starts from."""
@@ -86,20 +89,15 @@ class Recurrent(tf.keras.layers.GRU):
 @tf.custom_gradient
 def _recur(projected: tf.Tensor, state: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> Any:
     """The recursion: projected inputs `[batch, n_frames, 3 units]` to outputs `[batch, n_frames, units]`."""
-    frames = tf.transpose(projected, [1, 0, 2])
-    n_frames = tf.shape(frames)[0]
     units = kernel.shape[0]
+    frames = tf.transpose(projected, [1, 0, 2])
 
-    def forward(
-        t: tf.Tensor, hidden: tf.Tensor, outputs: tf.TensorArray
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.TensorArray]:
-        update, _, _, candidate = _gates(frames[t], tf.matmul(hidden, kernel) + bias)
+    def forward(hidden: tf.Tensor, frame: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        update, _, _, candidate = _gates(frame, tf.matmul(hidden, kernel) + bias)
         hidden = candidate + update * (hidden - candidate)
-        return t + 1, hidden, outputs.write(t, hidden)
+        return hidden, hidden
 
-    outputs = tf.TensorArray(tf.float32, n_frames, element_shape=[None, units])
-    *_, outputs = tf.while_loop(lambda t, *_: t < n_frames, forward, (0, state, outputs), maximum_iterations=n_frames)
-    outputs = outputs.stack()
+    outputs = _scan(forward, state, frames)
 
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
         upstream = tf.transpose(upstream, [1, 0, 2])
@@ -111,25 +109,65 @@ def _recur(projected: tf.Tensor, state: tf.Tensor, kernel: tf.Tensor, bias: tf.T
         to_update = (before - candidate) * update * (1.0 - update)
         slopes = tf.stack([to_update, to_reset, to_candidate * reset], axis=2)
 
-        def backward(
-            t: tf.Tensor, carried: tf.Tensor, gradients: tf.TensorArray
-        ) -> tuple[tf.Tensor, tf.Tensor, tf.TensorArray]:
-            hidden = upstream[t] + carried
-            through = tf.reshape(hidden[:, tf.newaxis] * slopes[t], [-1, 3 * units])
-            carried = hidden * update[t] + tf.matmul(through, kernel, transpose_b=True)
-            return t - 1, carried, gradients.write(t, hidden)
+        def to_before(hidden: tf.Tensor, slopes: tf.Tensor, update: tf.Tensor) -> tf.Tensor:
+            through = tf.reshape(hidden[:, tf.newaxis] * slopes, [-1, 3 * units])
+            return hidden * update + tf.matmul(through, kernel, transpose_b=True)
 
-        gradients = tf.TensorArray(tf.float32, n_frames, element_shape=[None, units])
-        _, to_state, gradients = tf.while_loop(
-            lambda t, *_: t >= 0, backward, (n_frames - 1, tf.zeros_like(state), gradients), maximum_iterations=n_frames
-        )
-        hidden = gradients.stack()
+        def backward(
+            carried: tf.Tensor, upstream: tf.Tensor, slopes: tf.Tensor, update: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.Tensor]:
+            hidden = upstream + carried
+            return to_before(hidden, slopes, update), hidden
+
+        latest_first = (tf.reverse(each, [0]) for each in (upstream, slopes, update))
+        hidden = tf.reverse(_scan(backward, tf.zeros_like(state), *latest_first), [0])
+        to_state = to_before(hidden[0], slopes[0], update[0])
         to_recurrent = tf.reshape(hidden[:, :, tf.newaxis] * slopes, tf.shape(frames))
         to_projected = tf.concat([to_recurrent[..., : 2 * units], hidden * to_candidate], axis=-1)
         to_kernel = tf.einsum("tbi,tbj->ij", before, to_recurrent)
         return tf.transpose(to_projected, [1, 0, 2]), to_state, to_kernel, tf.reduce_sum(to_recurrent, axis=[0, 1])
 
     return tf.transpose(outputs, [1, 0, 2]), gradient
+
+
+def _scan(step: Callable[..., tuple[tf.Tensor, tf.Tensor]], state: tf.Tensor, *sequences: tf.Tensor) -> tf.Tensor:
+    """Runs over the frames, several in one turn of the loop: a turn costs as much as some frames do.
+
+    Args:
+        step: (state, a frame of each sequence) → (state, output), both shaped as the state.
+        state: `[batch, units]`.
+        *sequences: `[n_frames, batch, …]`, the last dimensions known.
+
+    Returns:
+        Outputs `[n_frames, batch, units]`.
+    """
+
+    def turn(state: tf.Tensor, sequences: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        outputs = []
+        for frames in zip(*map(tf.unstack, sequences)):
+            state, output = step(state, *frames)
+            outputs.append(output)
+        return state, tf.stack(outputs)
+
+    n_frames = sequences[0].shape[0]
+    if n_frames is not None and n_frames <= _UNROLLED:
+        return turn(state, sequences)[1]
+    n_frames, batch = tf.unstack(tf.shape(sequences[0])[:2])
+    n_turns = -(-n_frames // _UNROLLED)
+
+    def in_turns(sequence: tf.Tensor) -> tf.Tensor:
+        padding = [[0, n_turns * _UNROLLED - n_frames]] + [[0, 0]] * (len(sequence.shape) - 1)
+        return tf.reshape(tf.pad(sequence, padding), [n_turns, _UNROLLED, batch, *sequence.shape[2:]])
+
+    turns = [in_turns(sequence) for sequence in sequences]
+
+    def body(i: tf.Tensor, state: tf.Tensor, outputs: tf.TensorArray) -> tuple[tf.Tensor, tf.Tensor, tf.TensorArray]:
+        state, output = turn(state, [sequence[i] for sequence in turns])
+        return i + 1, state, outputs.write(i, output)
+
+    outputs = tf.TensorArray(tf.float32, n_turns, element_shape=[_UNROLLED, None, state.shape[-1]])
+    *_, outputs = tf.while_loop(lambda i, *_: i < n_turns, body, (0, state, outputs), maximum_iterations=n_turns)
+    return tf.reshape(outputs.stack(), [n_turns * _UNROLLED, batch, state.shape[-1]])[:n_frames]
 
 
 def _gates(projected: tf.Tensor, recurrent: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
