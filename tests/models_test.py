@@ -12,11 +12,12 @@ from neural_midi_synth.notes import Voice
 SMALL = ("Decoder.units = 16", "Decoder.rnn_units = 16", "nms.train.batch_size = 1", "nms.train.clip_seconds = 0.5")
 
 
-def test_the_live_default_needs_no_future():
-    instrument.configure([configs.find("models/guitar_live.gin")], skip_unknown=True)
+@pytest.mark.parametrize("name", ["", "_48k"])
+def test_a_live_guitar_needs_no_future(name):
+    instrument.configure([configs.find(f"models/guitar_live{name}.gin")], skip_unknown=True)
     live = instrument.build()
     assert live.controls.needs_future == ()
-    instrument.configure([configs.find("models/guitar.gin")], skip_unknown=True)
+    instrument.configure([configs.find(f"models/guitar{name}.gin")], skip_unknown=True)
     default = instrument.build()
     assert set(default.controls.channels) - set(live.controls.channels) == {"distance_to_offset"}
     assert live.decoder.channels == live.controls.channels

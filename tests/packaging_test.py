@@ -3,6 +3,7 @@
 import ast
 import email
 import importlib.metadata
+import json
 import os
 import pathlib
 import re
@@ -13,6 +14,7 @@ import zipfile
 
 import packaging.requirements
 import pytest
+import soundfile
 
 from neural_midi_synth import DataError, configs, environment
 
@@ -43,7 +45,7 @@ def test_gin_folder_does_not_shadow_the_gin_library():
 
 
 PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-COMMANDS = ("nms_train", "nms_render", "nms_evaluate")
+COMMANDS = ("nms_train", "nms_render", "nms_evaluate", "nms_export")
 
 
 def make_wheel(source, folder):
@@ -98,6 +100,19 @@ def test_wheel_holds_every_config_and_the_demo_guitar(installed):
                 package / "data_prep" / "demo_guitar" / path.relative_to(guitar)
             ).stat().st_size == path.stat().st_size
     assert not list(installed.rglob("*_test.py"))
+
+
+@pytest.mark.slow
+def test_the_wheel_makes_music_before_anyone_trains(installed, tmp_path):
+    guitar = installed / "neural_midi_synth" / "pretrained" / "demo_guitar"
+    assert sum(path.stat().st_size for path in guitar.rglob("*")) < 5e6
+    report = json.loads((guitar / "report.json").read_text())
+    assert {example["name"] for example in report["examples"]} > {"riff", "test_midi_long_short"}
+    assert str(ROOT) not in "".join(path.read_text() for path in guitar.rglob("*") if path.suffix in (".gin", ".json"))
+    shutil.copy(ROOT / "data_prep" / "demo_guitar" / "examples" / "riff.mid", tmp_path)
+    command = [str(installed / "bin" / "nms_render"), "--midi", "riff.mid", "--output", "riff.wav"]
+    subprocess.check_call([sys.executable, *command], cwd=tmp_path, env=in_installed(installed))
+    assert soundfile.info(str(tmp_path / "riff.wav")).duration > 5.0
 
 
 @pytest.mark.slow
