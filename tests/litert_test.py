@@ -1,0 +1,176 @@
+"""The LiteRT model plays what the instrument plays, with nothing but LiteRT, and stays in phase with it."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.lite.python import schema_py_generated as schema
+from tensorflow.lite.tools import flatbuffer_utils
+
+from neural_midi_synth import configs, instrument, litert
+from neural_midi_synth.errors import DataError
+
+# The promise: what float16 weights cost, of full scale.
+PROMISED = 1e-3
+N_FRAMES = 1000
+SMALL = [
+    "Decoder.units = 16",
+    "Decoder.layers = 1",
+    "Decoder.rnn_units = 16",
+    "nms.FilteredNoise.initial_bias = -1.0",
+    "nms.Reverb.reverb_length = 3001",
+]
+# What a program without TensorFlow does: numbers in, numbers out.
+PLAY = """
+import sys
+sys.modules["tensorflow"] = None  # Importing it fails.
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+model, frames, played = sys.argv[1:]
+runner = Interpreter(model_path=model, num_threads=1).get_signature_runner("stream")
+frames = dict(np.load(frames))
+inputs = runner.get_input_details()
+state = {name: np.zeros(of["shape"], of["dtype"]) for name, of in inputs.items() if name not in frames}
+size = inputs["f0_midi"]["shape"][1]
+audio, pitches = [], []
+for i in range(0, len(frames["f0_midi"]), size):
+    state = runner(**{name: value[None, i : i + size, None] for name, value in frames.items()}, **state)
+    audio.append(state.pop("audio")[0])
+    pitches.append(state["state_processor_group_harmonic_f0_hz"].item())
+np.savez(played, audio=np.concatenate(audio), pitches=pitches, **state)
+"""
+
+
+def _frames(built):
+    """Control frames of quick notes with vibrato and styles that wander, `[1, n, 1]` by channel."""
+    random, seconds = np.random.default_rng(0), N_FRAMES / built.frame_rate
+    starts = np.arange(0.1, seconds, 0.23)
+    notes = np.stack([starts, starts + 0.2, random.integers(30, 90, len(starts)), 30.0 + 90.0 * (starts % 1)], axis=1)
+    times = np.arange(0.0, seconds, 0.011)
+    bends = np.stack([times, np.where(times < seconds / 2, np.sin(5 * times), 0.37)], axis=1)
+    changes = np.stack([times, np.where(np.arange(len(times)) % 2, 55, 56), 64 + 60 * np.sin(times)], axis=1)
+    rows = (tf.constant(value[np.newaxis], tf.float64) for value in (notes, changes, bends))
+    return built.controls(*rows, n_frames=N_FRAMES)
+
+
+def _expected(built, frames):
+    """What the instrument plays, and the state it ends in."""
+    outputs, state = tf.function(built.step)(frames, built.initial_state(1))
+    return (built.level * outputs["out"]["signal"][0]).numpy(), state
+
+
+def _played(folder, model, frames):
+    """What the model plays in a Python without TensorFlow."""
+    (folder / "stream.tflite").write_bytes(model)
+    np.savez(folder / "frames.npz", **{name: value.numpy().ravel() for name, value in frames.items()})
+    names = (folder / name for name in ("stream.tflite", "frames.npz", "played.npz"))
+    answer = subprocess.run([sys.executable, "-c", PLAY, *map(str, names)], capture_output=True, text=True, timeout=120)
+    assert answer.returncode == 0, answer.stderr
+    return dict(np.load(folder / "played.npz"))
+
+
+def _loud(model, *bindings):
+    """A small instrument with random weights that can be heard and a room that rings."""
+    tf.random.set_seed(0)
+    instrument.configure([configs.find(f"models/{model}.gin")], [*SMALL, *bindings], skip_unknown=True)
+    built = instrument.build()
+    reverb = built.processor_group.reverb
+    length = reverb._ir.shape[0]
+    reverb._ir.assign(0.05 * np.random.default_rng(0).normal(size=length) * np.exp(-np.arange(length) / 300.0))
+    return built
+
+
+def _check(built, block_frames, folder, model=None):
+    """That the model is the instrument; returns what both play."""
+    frames = _frames(built)
+    expected, state = _expected(built, frames)
+    played = _played(folder, model or litert.convert(built, block_frames), frames)
+    np.testing.assert_allclose(played["audio"], expected, rtol=0.0, atol=PROMISED)
+    for name, of in state["processor_group"].items():
+        if "phase" in of:
+            # Of 2³² steps a cycle, after 1000 hops: after ten minutes the 100th harmonic is 1e-5 cycles off.
+            apart = played[f"state_processor_group_{name}_phase"].item() - of["phase"].numpy().item()
+            assert abs((apart + 2**31) % 2**32 - 2**31) <= 2
+        if "sample" in of:
+            assert played[f"state_processor_group_{name}_sample"] == of["sample"].numpy() == len(expected)
+    if built.decoder.stride == 1:
+        last = frames["f0_midi"].numpy()[0, block_frames - 1 :: block_frames, 0].astype(np.float64)
+        np.testing.assert_array_equal(played["pitches"], (440.0 * 2.0 ** ((last - 69.0) / 12.0)).astype(np.float32))
+    return expected, played["audio"]
+
+
+@pytest.fixture(scope="module")
+def loud():
+    return _loud("guitar_live")
+
+
+@pytest.fixture(scope="module")
+def of_four(loud):
+    """Its model for blocks of four frames."""
+    return litert.convert(loud, 4)
+
+
+def test_a_trained_instrument_plays_in_litert_alone(trained, tmp_path):
+    expected, _ = _check(instrument.load(trained.folder), 1, tmp_path)
+    assert np.abs(expected).max() > 0.01  # Silence would prove nothing.
+
+
+def test_blocks_of_another_size_are_the_same(loud, of_four, tmp_path):
+    for folder in ("one", "four"):
+        (tmp_path / folder).mkdir()
+    expected, one = _check(loud, 1, tmp_path / "one")
+    _, four = _check(loud, 4, tmp_path / "four", of_four)
+    assert np.abs(expected).max() > 0.1
+    # Matrix products of another shape add up in another order; at full scale that is well below 1e-5.
+    np.testing.assert_allclose(four, one, rtol=0.0, atol=1e-5)
+
+
+def test_the_lineage_plays_too(tmp_path):
+    """A stride, one MLP for each channel, a state that does not begin with zeros, a fixed response."""
+    expected, _ = _check(_loud("lineage", "nms.Harmonic.amp_resample_method = 'linear'"), 8, tmp_path)
+    assert np.abs(expected).max() > 0.1
+
+
+def test_a_hop_that_is_no_power_of_two(tmp_path):
+    expected, _ = _check(_loud("guitar_48k"), 1, tmp_path)
+    assert np.abs(expected).max() > 0.1
+
+
+def test_only_builtin_operators_and_half_weights(loud, of_four):
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(of_four))
+    assert all(code.builtinCode != schema.BuiltinOperator.CUSTOM for code in model.operatorCodes)
+    (graph,) = model.subgraphs
+    sizes = {schema.TensorType.FLOAT16: [], schema.TensorType.FLOAT32: []}
+    for tensor in graph.tensors:
+        if tensor.type in sizes and tensor.buffer and model.buffers[tensor.buffer].data is not None:
+            sizes[tensor.type].append(int(np.prod(tensor.shape)))
+    weights = [variable.shape.num_elements() for variable in loud.trainable_variables]
+    large = [size for size in weights if size >= 1024]
+    # Those, and the responses of the noise's bands.
+    assert len(sizes[schema.TensorType.FLOAT16]) == len(large) + 1
+    assert sum(sizes[schema.TensorType.FLOAT16]) >= sum(large)
+    assert max(sizes[schema.TensorType.FLOAT32]) < 1024
+
+
+def test_frames_are_clipped_as_those_of_the_saved_model(loud, of_four, tmp_path):
+    frames = {name: tf.zeros([1, 4, 1]) for name in loud.controls.channels}
+    wild = {**frames, "f0_midi": tf.constant([[[300.0], [-5.0], [127.5], [60.0]]]), "velocity": 7.0 + frames["gate"]}
+    tame = {**frames, "f0_midi": tf.constant([[[127.0], [0.0], [127.0], [60.0]]]), "velocity": 1.0 + frames["gate"]}
+    expected, _ = _expected(loud, tame)
+    assert np.abs(expected).max() > 0.01
+    np.testing.assert_allclose(_played(tmp_path, of_four, wild)["audio"], expected, rtol=0.0, atol=PROMISED)
+
+
+def test_what_cannot_be_converted_is_told(loud):
+    with pytest.raises(ValueError, match="multiple of 1"):
+        litert.convert(loud, 0)
+    dag = (
+        "nms.ProcessorGroup.dag = [(@harmonic/nms.Harmonic(), ['amplitudes', 'harmonic_distribution', 'f0_hz']),"
+        " (@nms.FilteredNoise(), ['magnitudes']),"
+        " (@Mix(), ['harmonic/signal', 'filtered_noise/signal', 'amplitudes'])]"
+    )
+    instrument.configure([configs.find("models/guitar_live.gin")], [*SMALL, dag], skip_unknown=True)
+    with pytest.raises(DataError, match="'mix' \\(Mix\\) cannot be converted"):
+        litert.convert(instrument.build(), 1)
