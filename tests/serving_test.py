@@ -98,6 +98,7 @@ def row(notes=((PADDING,) * 4,), changes=((PADDING,) * 3,), bends=((PADDING,) * 
     return {"notes": notes, "control_changes": changes, "pitch_bends": bends, "n_samples": n_samples}
 
 
+@pytest.mark.slow
 def test_the_rest_client_plays_a_midi_file_with_python_and_mido_alone(instrument, exported, url, riff, tmp_path):
     wav = tmp_path / "rest.wav"
     command = [
@@ -121,6 +122,7 @@ def test_the_rest_client_plays_a_midi_file_with_python_and_mido_alone(instrument
     check_wav(wav, instrument, play(instrument, riff, n_samples + instrument.sample_rate // 1000))
 
 
+@pytest.mark.slow
 def test_the_grpc_client_plays_what_is_longer_than_grpc_takes_unless_told(
     instrument, exported, served, tmp_path, monkeypatch
 ):
@@ -139,6 +141,7 @@ def test_the_grpc_client_plays_what_is_longer_than_grpc_takes_unless_told(
     np.testing.assert_allclose(audio[:first], play(instrument, midi, first), rtol=0, atol=WAV_TOLERANCE)
 
 
+@pytest.mark.slow
 def test_the_stream_client_plays_on_from_the_state_it_hands_back(
     instrument, exported, served, url, tmp_path, monkeypatch
 ):
