@@ -35,6 +35,7 @@ COMMANDS = ("nms_train", "nms_render", "nms_evaluate", "nms_export")
 
 # These command lines really run; those of other commands of ours are only understood, with files and gin looked at.
 RUN = ("nms_render", "nms_export")
+HAVE_RUN = set()  # All pages are run in one place: what stands in several of them is run once.
 NOT_RUN = {
     "pip install": "changes the environment the tests run in; packaging_test.py installs the wheel",
     "python3 -m venv": "the same",
@@ -151,7 +152,8 @@ def _do(words, run_command, block):
     command, *arguments = words
     assert command in COMMANDS, f"{block.name}: '{line}' is neither a command of ours nor listed as not run"
     _understand(command, arguments)
-    if command in RUN:
+    if command in RUN and line not in HAVE_RUN:
+        HAVE_RUN.add(line)
         answer = run_command(command.removeprefix("nms_"), *arguments)
         assert answer.status == 0, f"{block.name}: {line}\n{answer.error}"
 
