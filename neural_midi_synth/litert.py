@@ -57,7 +57,7 @@ def convert(instrument: Instrument, block_frames: int) -> bytes:
     if block_frames != int(block_frames) or block_frames < 1 or block_frames % stride:
         raise ValueError(f"convert: block_frames is {block_frames}; this instrument needs a multiple of {stride}.")
     for processor in instrument.processor_group.processors:
-        if not isinstance(processor, (*_STEPS_OF, ddsp.processors.Add)):
+        if type(processor) not in (*_STEPS_OF, ddsp.processors.Add):
             raise DataError(
                 f"LiteRT: the processor '{processor.name}' ({type(processor).__name__}) cannot be converted. "
                 "Harmonic, FilteredNoise, Reverb and Add can; export without --tflite, or change the model."
@@ -102,11 +102,10 @@ def _step(instrument: Instrument, frames: dict[str, tf.Tensor], state: State) ->
     for name, keys, *_ in group.dag:
         processor = getattr(group, name)
         controls = processor.get_controls(*(ddsp.core.nested_lookup(key, outputs) for key in keys))
-        signal = None
-        for kind, step in _STEPS_OF.items():
-            if isinstance(processor, kind):
-                signal, group_state[name] = step(processor, controls, state["processor_group"][name])
-        if signal is None:
+        if type(processor) in _STEPS_OF:
+            step = _STEPS_OF[type(processor)]
+            signal, group_state[name] = step(processor, controls, state["processor_group"][name])
+        else:
             signal = processor.get_signal(**controls)
         outputs[name] = {"controls": controls, "signal": signal}
     return signal, {"f0_hz": later_f0_hz, "decoder": decoder_state, "processor_group": group_state}
