@@ -55,13 +55,23 @@ def main() -> None:
     environment.import_tensorflow_quietly()
 
     import measuring
-    from rows import Benchmarks, remarks
+    import tensorflow as tf
+    from parts import Parts
+    from playing import Playing
+    from rows import QUICK, Sizes, remarks
 
-    benchmarks = Benchmarks(options.quick)
+    tf.keras.utils.set_random_seed(1)
+    sizes = QUICK if options.quick else Sizes()
+    parts = Parts(sizes, options.quick)
+    playing = Playing(sizes, options.quick, parts)
     if options.measure:
-        print(json.dumps(benchmarks.measure(**json.loads(options.measure))))
+        of, what = json.loads(options.measure)
+        before, _ = measuring.memory()
+        facts = {**parts.measurements(), **playing.measurements()}[of](**what)
+        _, peak = measuring.memory()
+        print(json.dumps({**facts, "memory": peak - before}))
         return
-    catalogue = benchmarks.catalogue(options.long)
+    catalogue = {**parts.catalogue(), **playing.catalogue(options.long)}
     chosen = {name: benchmark for name, benchmark in catalogue.items() if re.search(options.only, name)}
     if not chosen:
         parser.error(f"--only {options.only}: there is no such benchmark. There are: {'; '.join(catalogue)}.")
@@ -69,12 +79,18 @@ def main() -> None:
     for name, benchmark in chosen.items():
         print(f"{name} …", file=sys.stderr, flush=True)
         try:
-            rows += benchmark()
+            more = benchmark()
         except measuring.DifferentError as error:
             sys.exit(f"bench.py: {error}")
+        for row in more:
+            beside = f", stock {_seconds(row.stock)}" if row.stock else ""
+            print(f"  {row.name}: {_seconds(row.ours)}{beside}", file=sys.stderr, flush=True)
+        rows += more
     result = "\n\n".join([machine(), table(rows), *remarks(rows)])
     print(result)
     if options.profile:
+        operations, moved = measuring.bounds()
+        print(f"\nMatrix products at {operations / 1e9:.0f} Gflop/s and memory at {moved / 1e9:.1f} GB/s at best.")
         for row in rows:
             if row.call:
                 print(f"\n{row.name}\n{profile(measuring.profile(row.call))}")
@@ -82,7 +98,7 @@ def main() -> None:
         renew(options.markdown, result)
     if options.plot:
         print("plot …", file=sys.stderr, flush=True)
-        plot(benchmarks.cost(), options.plot)
+        plot(parts.cost(), options.plot)
 
 
 def machine() -> str:
@@ -161,7 +177,7 @@ def renew(page: pathlib.Path, result: str) -> None:
 
 
 def plot(cost: Mapping[str, Sequence[tuple[float, float, float]]], path: pathlib.Path) -> None:
-    """Draws seconds for a second of audio against each axis of `Benchmarks.cost`, ours and stock's."""
+    """Draws seconds for a second of audio against each axis of `Parts.cost`, ours and stock's."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.0, 3.0), layout="constrained")

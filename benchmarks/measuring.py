@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import json
 import pathlib
 import resource
@@ -111,9 +112,18 @@ def _weights(shape: tf.TensorShape) -> tf.Tensor:
     return tf.reshape(tf.cos(0.3 * tf.range(shape[1], dtype=tf.float32)), [1, -1, *[1] * (len(shape) - 2)])
 
 
-def in_a_process(what: Mapping[str, Any], quick: bool) -> dict[str, float]:
-    """Has `Benchmarks.measure` called in a Python of its own; its memory is its own, too."""
-    command = [sys.executable, str(pathlib.Path(__file__).with_name("bench.py")), "--measure", json.dumps(what)]
+def in_a_process(of: str, quick: bool, **what: Any) -> dict[str, float]:
+    """Has one of the `measurements` done in a Python of its own, where nothing else takes memory.
+
+    Args:
+        of: Name of the measurement.
+        quick: Whether its sizes are the tiny ones.
+        **what: Its arguments.
+
+    Returns:
+        What it returns, and `memory`: the peak, without what there was before, MB.
+    """
+    command = [sys.executable, str(pathlib.Path(__file__).with_name("bench.py")), "--measure", json.dumps([of, what])]
     answer = subprocess.run([*command, *(["--quick"] if quick else [])], stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(answer.stdout.splitlines()[-1])
 
@@ -150,3 +160,14 @@ def profile(call: Callable[[], Any]) -> list[tuple[str, float]]:
                 if colon and kind.isidentifier() and not path.endswith(":"):
                     seconds[kind] += event.duration_ps * 1e-12
     return seconds.most_common()
+
+
+def bounds() -> tuple[float, float]:
+    """What TensorFlow gets out of this machine at best: flop/s in matrix products, and bytes moved a second."""
+    matrix, long = tf.ones([2048, 2048]), tf.Variable(tf.ones([2**25]))
+    increment = tf.ones_like(long)
+    times = interleaved(
+        {"product": lambda: matrix @ matrix, "sum": functools.partial(long.assign_add, increment, read_value=False)},
+        1.0,
+    )
+    return 2.0 * 2048.0**3 / times["product"], 3.0 * 4.0 * 2.0**25 / times["sum"]

@@ -1,0 +1,155 @@
+"""Rendering, streams, data sets and long trainings: what stock cannot do, but for a clip of one length."""
+
+from __future__ import annotations
+
+import collections
+import functools
+import math
+import pathlib
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+
+import gin
+import material
+import measuring
+import numpy as np
+import tensorflow as tf
+from parts import Parts
+from rows import SAMPLE_RATE, Row, Sizes, length
+
+from neural_midi_synth.audio import read_audio_info, write_audio
+from neural_midi_synth.instrument import RENDER_BLOCK_SECONDS
+from neural_midi_synth.stream import Stream
+
+_STREAM_FRAMES = 4  # 16 ms
+_REAL_TIME = {"guitar": "60 × real time", "lineage": "15 × real time", "guitar_48k": "20 × real time"}
+
+
+class Playing:
+    """Benchmarks of what instruments are for."""
+
+    def __init__(self, sizes: Sizes, quick: bool, parts: Parts) -> None:
+        self._sizes = sizes
+        self._quick = quick
+        self._parts = parts
+
+    def catalogue(self, long: bool) -> dict[str, Callable[[], list[Row]]]:
+        """Name of each benchmark → what runs it and returns its rows; with `long` also the one that takes minutes."""
+        benchmarks = {}
+        clip, minute = self._sizes.lengths[:2]
+        renderings = [("guitar", seconds) for seconds in self._sizes.lengths]
+        for config, seconds in [*renderings, ("lineage", clip), ("lineage", minute), ("guitar_48k", minute)]:
+            name = f"rendering {length(seconds)}, {config}.gin"
+            benchmarks[name] = functools.partial(self._rendering, name, config, seconds)
+        benchmarks["stream"] = self._stream
+        benchmarks["data set"] = self._data_set
+        if long:
+            benchmarks["steps"] = self._steps
+        return benchmarks
+
+    def measurements(self) -> dict[str, Callable[..., dict[str, float]]]:
+        """Name → what is done in a process of its own, for its memory."""
+        return {"rendering": self._measure_rendering, "stream": self._measure_stream}
+
+    def _render_call(self, config: str, seconds: float) -> Callable[..., None]:
+        """A call that renders as `nms_render` does, from notes to a file."""
+        instrument, voice = material.built(config, self._sizes.bindings), material.voice(seconds)
+
+        def render(seconds: float = seconds) -> None:
+            blocks = instrument.render_blocks(voice, n_samples=round(seconds * instrument.sample_rate))
+            with tempfile.TemporaryDirectory() as folder:
+                write_audio(pathlib.Path(folder) / "rendering.wav", blocks, instrument.sample_rate)
+
+        return render
+
+    def _rendering(self, name: str, config: str, seconds: float) -> list[Row]:
+        measured = measuring.in_a_process("rendering", self._quick, config=config, seconds=seconds)
+        row = Row(name, measured["seconds"], audio=seconds, memory=measured["memory"], aim=_REAL_TIME[config])
+        if seconds == self._sizes.clip_seconds:  # All that stock can render.
+            row.call = self._render_call(config, seconds)
+            times = measuring.interleaved({"ours": row.call, "stock": self._parts.stock_clip()}, self._sizes.seconds)
+            row.ours, row.stock = times["ours"], times["stock"]
+            row.stock_memory = measuring.in_a_process("stock clip", self._quick)["memory"]
+        return [row]
+
+    def _measure_rendering(self, config: str, seconds: float) -> dict[str, float]:
+        render = self._render_call(config, seconds)
+        render(2.0 * RENDER_BLOCK_SECONDS)  # Traces the graph.
+        return {"seconds": measuring.median_time(render, 3 if seconds <= 360.0 else 1)}
+
+    def _stream(self) -> list[Row]:
+        measured = measuring.in_a_process("stream", self._quick)
+        audio, aims = measured["audio"], ("", "8 ms", "16 ms")
+        rows = [
+            Row(
+                f"stream, guitar_live.gin, block of {audio * 1000:g} ms: {which}", measured[which], audio=audio, aim=aim
+            )
+            for which, aim in zip(("median", "p99", "worst"), aims)
+        ]
+        rows[0].memory = measured["memory"]
+        rows[0].call = self._live().block
+        return rows
+
+    def _live(self) -> Stream:
+        return Stream(material.built("guitar_live", self._sizes.bindings), _STREAM_FRAMES)
+
+    def _measure_stream(self) -> dict[str, float]:
+        stream = self._live()
+        times = []
+        events = collections.deque(
+            material.events(material.voice(self._sizes.stream_seconds), stream.instrument.frame_rate)
+        )
+        for _ in range(math.ceil(self._sizes.stream_seconds * SAMPLE_RATE / stream.block_samples)):
+            began = time.perf_counter()
+            while events and events[0][0] < stream.frame + stream.block_frames:
+                frame, kind, values = events.popleft()
+                getattr(stream, kind)(*values, frame=frame)
+            stream.block()
+            times.append(time.perf_counter() - began)
+        p99 = float(np.percentile(times, 99.0))
+        median = float(np.median(times))
+        return {"median": median, "p99": p99, "worst": max(times), "audio": stream.block_samples / SAMPLE_RATE}
+
+    def _data_set(self) -> list[Row]:
+        import tensorflow_datasets as tfds
+
+        from neural_midi_synth.data_prep import midi_audio
+
+        tfds.display_progress_bar(False)
+        with tempfile.TemporaryDirectory() as folder:
+            takes = midi_audio.DEMO_GUITAR
+            if self._quick:
+                takes = pathlib.Path(folder) / "takes"
+                takes.mkdir()
+                for path in midi_audio.DEMO_GUITAR.glob("take_01.m*"):
+                    shutil.copy(path, takes)
+            material.built("guitar", self._sizes.bindings)  # Whose configuration that of the data set is.
+            began = time.perf_counter()
+            midi_audio.build(takes, pathlib.Path(folder) / "data")
+            seconds = time.perf_counter() - began
+            audio = sum(read_audio_info(path)[0] for path in takes.glob("*.mp3"))
+        return [Row("data set, the demo guitar's takes", seconds, audio=audio)]
+
+    def _steps(self) -> list[Row]:
+        from neural_midi_synth import training
+        from neural_midi_synth.data_prep import midi_audio
+
+        instrument = material.built("guitar", self._sizes.bindings)
+        batch, clip_seconds = (gin.query_parameter(f"nms.train.{name}") for name in ("batch_size", "clip_seconds"))
+        steps = self._sizes.steps
+        with tempfile.TemporaryDirectory() as folder:
+            builder = midi_audio.build(data_dir=folder)
+            clip = round(clip_seconds * SAMPLE_RATE)
+            instrument.compile(optimizer=tf.keras.optimizers.Adam(2e-3, global_clipnorm=1.0))
+            ends: list[float] = []
+            tell = tf.keras.callbacks.LambdaCallback(on_train_batch_end=lambda *_: ends.append(time.perf_counter()))
+            batches = training.training_batches(builder, batch, clip, SAMPLE_RATE, seed=0, first_step=0)
+            instrument.fit(batches, steps_per_epoch=steps, epochs=1, callbacks=[tell], verbose=0)
+        times = np.diff(ends)
+        return [
+            Row(f"training step, guitar.gin, step {first} to {first + 100}", float(median), audio=batch * clip_seconds)
+            for first in (100, steps - 100)
+            for median in [np.median(times[first - 1 : first + 99])]
+        ]
