@@ -35,6 +35,7 @@ TFLITE_NAME = "stream.tflite"
 FORMAT = 1
 """Of `instrument.json`; a higher number is one that readers of this one may not understand."""
 
+_DATA_SET_NAME = "data_set.json"  # `evaluate` has it too, but would bring its flags with it.
 _BLOCK_SECONDS = 0.016  # Of the LiteRT model: what a player of MIDI hardly notices.
 _PACKAGES = ("neural-midi-synth", "tensorflow", "tf-keras", "ddsp", "numpy")
 
@@ -157,10 +158,8 @@ def instrument_facts(instrument: Instrument, trained_in: str | os.PathLike | Non
 
 def _training_facts(folder: pathlib.Path) -> dict[str, Any]:
     """What the folder of an instrument tells of its training: `trained_on` and `training`."""
-    from neural_midi_synth.evaluate import DATA_SET_NAME
-
     facts: dict[str, Any] = {"training": dict(_training(folder))}
-    data_set = folder / DATA_SET_NAME
+    data_set = folder / _DATA_SET_NAME
     if data_set.is_file():
         try:
             trained_on = json.loads(data_set.read_text(encoding="utf-8"))
