@@ -24,7 +24,7 @@ from absl import logging
 from tqdm.auto import tqdm
 
 from neural_midi_synth import pictures
-from neural_midi_synth.controls import PADDING
+from neural_midi_synth.controls import COLUMNS, PADDING
 from neural_midi_synth.errors import DataError
 from neural_midi_synth.evaluate import DATA_SET_NAME
 from neural_midi_synth.instrument import CONFIG_NAME, Instrument, build
@@ -34,6 +34,7 @@ from neural_midi_synth.outputs import check_writable, write_aside
 _EVENTS = ("notes", "control_changes", "pitch_bends")
 _CACHE_BYTES = 2**30
 _SHUFFLED = 4096
+_FEW_VALUES = 16  # of a style, told one by one
 _UNTIL_STOPPED = 10**9  # epochs
 
 
@@ -349,16 +350,43 @@ def _peak(builder: tfds.core.DatasetBuilder) -> float:
     return max(float(peaks.reduce(0.0, tf.maximum)), 1e-3)
 
 
-def _write_facts(save_dir: pathlib.Path, builder: tfds.core.DatasetBuilder) -> None:
+def _write_facts(save_dir: pathlib.Path, builder: tfds.core.DatasetBuilder, instrument: Instrument) -> None:
     """Writes what the instrument is (the operative config) and what it is trained on."""
     with write_aside(save_dir / CONFIG_NAME) as path:
         path.write_text(gin.operative_config_str(max_line_length=120), encoding="utf-8")
     facts = {"folder": str(pathlib.Path(builder.data_dir).resolve()), "takes": builder.info.metadata["takes"]}
     before = save_dir / DATA_SET_NAME
-    if before.exists() and json.loads(before.read_text(encoding="utf-8")) != facts:
+    if before.exists() and not facts.items() <= json.loads(before.read_text(encoding="utf-8")).items():
         print("From here on it is trained on other takes, or otherwise prepared ones, than before.")
     with write_aside(before) as path:
-        path.write_text(json.dumps(facts, indent=2), encoding="utf-8")
+        path.write_text(json.dumps({**facts, **_heard(builder, instrument)}, indent=2), encoding="utf-8")
+
+
+def _heard(builder: tfds.core.DatasetBuilder, instrument: Instrument) -> dict[str, Any]:
+    """The pitches, velocities and values of the styles in the train split: where the instrument is at home."""
+    nothing = {name: tf.zeros([1, 0, columns]) for name, columns in COLUMNS.items()}
+    silence = instrument.controls(**nothing, n_frames=1)
+    styles = {style: number for style, number in instrument.styles.items() if f"cc_{number}" in silence}
+    defaults = {style: 127.0 * float(silence[f"cc_{number}"][0, 0, 0]) for style, number in styles.items()}
+    values: dict[str, set[float]] = {name: set() for name in ("pitch", "velocity", *styles)}
+    events = tfds.decode.PartialDecoding({"notes": True, "control_changes": True})
+    for example in tfds.as_numpy(builder.as_dataset(split="train", decoders=events)):
+        changes = example["control_changes"]
+        values["pitch"].update(example["notes"][:, 2].tolist())
+        values["velocity"].update(example["notes"][:, 3].tolist())
+        for style, number in styles.items():
+            of_style = changes[changes[:, 1] == number]
+            values[style].update(of_style[:, 2].tolist())
+            if not (of_style[:, 0] <= 0.0).any():
+                values[style].add(defaults[style])
+    ranges = {name: {"minimum": min(of), "maximum": max(of)} for name, of in values.items() if of}
+    for style in styles:
+        if len(values[style]) <= _FEW_VALUES:
+            ranges[style]["values"] = sorted(values[style])
+    return {
+        **{name: ranges[name] for name in ("pitch", "velocity") if name in ranges},
+        "styles": {style: ranges[style] for style in styles},
+    }
 
 
 @gin.configurable(module="nms", denylist=["builder", "save_dir", "example_dir", "max_minutes", "strategy", "callbacks"])
@@ -440,7 +468,7 @@ def train(
     if is_chief:
         examples = pathlib.Path(example_dir) if example_dir else None
         own.append(ExampleLog(budget, save_dir / "logs", examples, steps_per_example))
-        _write_facts(save_dir, builder)
+        _write_facts(save_dir, builder, instrument)
     try:
         instrument.fit(
             batches,

@@ -169,6 +169,22 @@ def test_a_clip_has_the_sound_and_the_events_of_its_place(trained):
         assert any(each.shape == notes.shape and np.allclose(each, notes, rtol=0, atol=1e-6) for each in moved)
 
 
+def test_the_instrument_tells_what_it_was_trained_on(trained):
+    facts = json.loads((trained.folder / "data_set.json").read_text())
+    assert facts["takes"] == ["one", "two"]
+    voices = [nms.read_midi(trained.takes / f"{take}.mid") for take in facts["takes"]]
+    # Some notes are held out.
+    for name, column in (("pitch", 2), ("velocity", 3)):
+        played = np.concatenate([voice.notes[:, column] for voice in voices])
+        low, high = facts[name]["minimum"], facts[name]["maximum"]
+        assert played.min() <= low < high <= played.max()
+        assert {low, high} <= set(played)
+    assert facts["styles"] == {
+        "openness": {"minimum": 0.0, "maximum": 127.0, "values": [0.0, 127.0]},
+        "power_chord": {"minimum": 0.0, "maximum": 0.0, "values": [0.0]},
+    }
+
+
 def test_best_and_last_are_kept_and_the_configuration_alone_rebuilds_the_instrument(trained):
     assert step(trained.folder, "last") == STEPS
     assert 0 < step(trained.folder, "best") <= STEPS
