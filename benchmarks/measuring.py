@@ -165,9 +165,6 @@ def profile(call: Callable[[], Any]) -> list[tuple[str, float]]:
 def bounds() -> tuple[float, float]:
     """What TensorFlow gets out of this machine at best: flop/s in matrix products, and bytes moved a second."""
     matrix, long = tf.ones([2048, 2048]), tf.Variable(tf.ones([2**25]))
-    increment = tf.ones_like(long)
-    times = interleaved(
-        {"product": lambda: matrix @ matrix, "sum": functools.partial(long.assign_add, increment, read_value=False)},
-        1.0,
-    )
+    add = functools.partial(long.assign_add, tf.ones_like(long), read_value=False)
+    times = interleaved({"product": lambda: matrix @ matrix, "sum": add}, 1.0)
     return 2.0 * 2048.0**3 / times["product"], 3.0 * 4.0 * 2.0**25 / times["sum"]
