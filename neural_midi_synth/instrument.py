@@ -31,7 +31,7 @@ PRETRAINED = pathlib.Path(__file__).resolve().parent / "pretrained" / "demo_guit
 
 gin.add_config_file_search_path(str(configs.folder()))
 OF_TRAINING = ("nms.train", "cosine_decay", "exponential_decay", "MidiAudioConfig")
-RENDER_BLOCK_SECONDS = 4
+RENDER_BLOCK_SECONDS = 2
 TAIL_SECONDS = 1.0
 
 
