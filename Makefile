@@ -13,7 +13,7 @@ demo: $(READY)
 	$(VENV)/bin/python -m neural_midi_synth.demo --minutes $(DEMO_MINUTES) --output out/demo
 
 test: $(READY)
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .
