@@ -369,11 +369,10 @@ def _heard(builder: tfds.core.DatasetBuilder, instrument: Instrument) -> dict[st
     styles = {style: number for style, number in instrument.styles.items() if f"cc_{number}" in silence}
     defaults = {style: 127.0 * float(silence[f"cc_{number}"][0, 0, 0]) for style, number in styles.items()}
     values: dict[str, set[float]] = {name: set() for name in ("pitch", "velocity", *styles)}
-    events = tfds.decode.PartialDecoding({"notes": True, "control_changes": True})
-    for example in tfds.as_numpy(builder.as_dataset(split="train", decoders=events)):
-        changes = example["control_changes"]
-        values["pitch"].update(example["notes"][:, 2].tolist())
-        values["velocity"].update(example["notes"][:, 3].tolist())
+    events = builder.as_dataset(split="train").map(lambda example: (example["notes"], example["control_changes"]))
+    for notes, changes in events.as_numpy_iterator():
+        values["pitch"].update(notes[:, 2].tolist())
+        values["velocity"].update(notes[:, 3].tolist())
         for style, number in styles.items():
             of_style = changes[changes[:, 1] == number]
             values[style].update(of_style[:, 2].tolist())

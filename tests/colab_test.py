@@ -97,15 +97,18 @@ def test_what_needs_colab_is_tagged_and_what_installs_is_two_lines(path):
     assert len([cell for cell in cells if tagged(cell, "parameters")]) == 1
 
 
-def test_badges_and_install_lines_have_one_address():
-    pages = {path.name: path.read_text(encoding="utf-8") for path in NOTEBOOKS}
-    badges = re.findall(
-        r"colab\.research\.google\.com/github/([\w.-]+/[\w.-]+)/blob/main/colab/([\w.]+)", "".join(pages.values())
-    )
-    assert sorted(name for _, name in badges) == sorted(pages)
-    installed = re.findall(r"git\+https://github\.com/([\w./-]+)", "".join(pages.values()))
-    assert len(installed) == len(pages)
-    assert len({*installed, *(address for address, _ in badges)}) == 1
+def test_readme_badges_and_install_lines_have_one_address():
+    badge = r"colab\.research\.google\.com/github/([\w.-]+/[\w.-]+)/blob/main/colab/([\w.]+)"
+    notebooks = {path.name: path.read_text(encoding="utf-8") for path in NOTEBOOKS}
+    in_readme = re.findall(badge, (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert sorted(name for _, name in in_readme) == sorted(notebooks)
+    addresses = {address for address, _ in in_readme}
+    for name, content in notebooks.items():
+        ((address, opened),) = re.findall(badge, content)
+        assert opened == name
+        (installed,) = re.findall(r"git\+https://github\.com/([\w./-]+)", content)
+        addresses |= {address, installed}
+    assert len(addresses) == 1, addresses
 
 
 @pytest.mark.slow
