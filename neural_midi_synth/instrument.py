@@ -151,7 +151,9 @@ class Instrument(tf.keras.Model):
                 if "sample" in noise:
                     noise["sample"] += features["first_sample"]
         outputs, _ = self.step(self.controls(*notes, n_frames), state)
-        return self.level * outputs["out"]["signal"][:, self.latency :][:, :n_samples]
+        signal = outputs["out"]["signal"]
+        rest = tf.shape(signal)[1] - self.latency - n_samples
+        return self.level * tf.split(signal, [self.latency, n_samples, rest], axis=1)[1]
 
     def train_step(self, features: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One step of `fit`. Features as for `call`, with the recorded `audio`."""

@@ -24,6 +24,14 @@ _CYCLE = 2**32  # phase units a cycle
 _LOW = 16  # harmonics of one group; see `_harmonic_sum`
 
 
+@tf.custom_gradient
+def exp_sigmoid(x: tf.Tensor) -> Any:
+    """The `exp_sigmoid` of ddsp, 2 sigmoid(x)^log(10) + 1e-7, with a gradient that takes no more powers."""
+    sigmoid = tf.sigmoid(x)
+    power = 2.0 * sigmoid ** math.log(10.0)
+    return power + 1e-7, lambda upstream: upstream * power * (math.log(10.0) * (1.0 - sigmoid))
+
+
 @gin.configurable(module="nms")
 class Harmonic(ddsp.synths.Harmonic):
     """A bank of harmonic oscillators on one phase.
@@ -43,7 +51,7 @@ class Harmonic(ddsp.synths.Harmonic):
         f0_ratio: float = 1.0,
         amp_resample_method: str = "window",
         normalize_below_nyquist: bool = True,
-        scale_fn: Any = ddsp.core.exp_sigmoid,
+        scale_fn: Any = exp_sigmoid,
         name: str = "harmonic",
     ) -> None:
         """Describes the bank.
@@ -109,15 +117,17 @@ class Harmonic(ddsp.synths.Harmonic):
         harmonics = controls["amplitudes"] * controls["harmonic_distribution"]
         frequencies = ddsp.core.get_harmonic_frequencies(controls["f0_hz"], self.n_harmonics)
         harmonics = ddsp.core.remove_above_nyquist(frequencies, harmonics, self.sample_rate)
-        harmonics = tf.concat([state["harmonics"], harmonics], axis=1)
+        # Slices are dear in the gradient, splits are not.
+        earlier, last = tf.split(harmonics, [tf.shape(harmonics)[1] - 1, 1], axis=1)
+        before = tf.concat([state["harmonics"], earlier], axis=1)
         phase, last_phase = self._phase(f0_hz[:, :, 0], state["phase"])
         rise = np.arange(self.hop, dtype=np.float32) / self.hop
         if self.amp_resample_method == "window":
             rise = 0.5 - 0.5 * np.cos(math.pi * rise)
-        pairs = _harmonic_sum(phase, tf.stack([harmonics[:, :-1], harmonics[:, 1:]], axis=2))
-        signal = pairs[:, :, 0] + tf.cast(rise, tf.float32) * (pairs[:, :, 1] - pairs[:, :, 0])
+        falling, rising = tf.unstack(_harmonic_sum(phase, tf.stack([before, harmonics], axis=2)), axis=2)
+        signal = falling + tf.cast(rise, tf.float32) * (rising - falling)
         signal = tf.reshape(signal, [tf.shape(signal)[0], -1])
-        return signal, {"phase": last_phase, "f0_hz": f0_hz[:, -1:], "harmonics": harmonics[:, -1:]}
+        return signal, {"phase": last_phase, "f0_hz": f0_hz[:, -1:], "harmonics": last}
 
     def get_signal(self, amplitudes: tf.Tensor, harmonic_distribution: tf.Tensor, f0_hz: tf.Tensor) -> tf.Tensor:
         """The whole clip, `[batch, n_frames * hop]`; the last frame is held for a hop, as ddsp does."""
@@ -194,9 +204,8 @@ def _harmonic_sum(phase: tf.Tensor, harmonics: tf.Tensor) -> tf.Tensor:
     shape = tf.shape(phase)
     harmonics = tf.pad(harmonics, [[0, 0], [0, 0], [0, 0], [0, n_high * _LOW - n_harmonics]])
     weights = tf.reshape(harmonics, [shape[0], shape[1], 2 * n_high, _LOW])
-    sums = tf.reshape(tf.matmul(weights, low), [shape[0], shape[1], 2, n_high, 2 * hop])
-    sums = tf.reduce_sum(sums * high[:, :, tf.newaxis], axis=3)
-    return sums[..., :hop] + sums[..., hop:]
+    sums = tf.reshape(tf.matmul(weights, low), [shape[0], shape[1], 2, n_high, 2 * hop]) * high[:, :, tf.newaxis]
+    return tf.reduce_sum(tf.reshape(sums, [shape[0], shape[1], 2, 2 * n_high, hop]), axis=3)
 
 
 @gin.configurable(module="nms")
@@ -214,7 +223,7 @@ class FilteredNoise(ddsp.synths.FilteredNoise):
         window_size: int = 0,
         initial_bias: float = -5.0,
         seed: int = 0,
-        scale_fn: Any = ddsp.core.exp_sigmoid,
+        scale_fn: Any = exp_sigmoid,
         name: str = "filtered_noise",
     ) -> None:
         """Describes the noise.
@@ -280,13 +289,15 @@ class FilteredNoise(ddsp.synths.FilteredNoise):
         noise = tf.reshape(_white_noise(samples, self.seed), [batch, n_frames, self.hop])
         real, imaginary = tf.split(tf.matmul(magnitudes, self._bands_to_spectrum), 2, axis=-1)
         spectrum = tf.signal.rfft(noise, [self._fft_size]) * tf.complex(real, imaginary)
-        blocks = tf.signal.irfft(spectrum, [self._fft_size])[..., : self.hop + self._response_size - 1]
-        fresh = tf.signal.overlap_and_add(blocks, self.hop)
+        fresh = tf.signal.overlap_and_add(tf.signal.irfft(spectrum, [self._fft_size]), self.hop)
         fresh = tf.pad(fresh, [[0, 0], [self.hop - self._delay, 0]])
-        signal = fresh + tf.pad(state["ringing"], [[0, 0], [0, n_samples]])
-        return signal[:, :n_samples], {
+        n_ringing = state["ringing"].shape[1]
+        n_beyond = self._fft_size - (self.hop + self._response_size - 1)  # where a block has ended
+        due, later, _ = tf.split(fresh, [n_samples, n_ringing, n_beyond], axis=1)
+        ringing = tf.pad(state["ringing"], [[0, 0], [0, n_samples]])
+        return due + ringing[:, :n_samples], {
             "sample": state["sample"] + tf.cast(n_samples, tf.int64),
-            "ringing": signal[:, n_samples:],
+            "ringing": later + ringing[:, n_samples:],
         }
 
     def get_signal(self, magnitudes: tf.Tensor) -> tf.Tensor:
@@ -384,12 +395,14 @@ class Reverb(ddsp.effects.Reverb):
         spectra = tf.signal.rfft(tf.reshape(parts, [n_parts, part]), fft_size)
         echoes = tf.signal.irfft(tf.signal.rfft(audio, fft_size)[:, tf.newaxis] * spectra, fft_size)
         # Where there are several parts, the second half of each one's echo falls on the first half of the next one's.
-        begin = tf.reshape(echoes[..., :part], [batch, -1])
-        end = tf.reshape(echoes[..., part : part + n_samples], [batch, -1])
+        begin, end, _ = tf.split(echoes, [part, n_samples, fft_size[0] - part - n_samples], axis=-1)
+        begin, end = tf.reshape(begin, [batch, -1]), tf.reshape(end, [batch, -1])
         wet = tf.pad(begin, [[0, 0], [0, n_samples]]) + tf.pad(end, [[0, 0], [part, 0]])
-        wet = wet[:, : n_samples + self._reverb_length - 1] + tf.pad(state["ringing"], [[0, 0], [0, n_samples]])
-        signal = wet[:, :n_samples] + (audio if self._add_dry else 0.0)
-        return signal, {"ringing": wet[:, n_samples:]}
+        n_ringing = self._reverb_length - 1
+        due, later, _ = tf.split(wet, [n_samples, n_ringing, n_parts * part - n_ringing], axis=1)
+        ringing = tf.pad(state["ringing"], [[0, 0], [0, n_samples]])
+        signal = due + ringing[:, :n_samples] + (audio if self._add_dry else 0.0)
+        return signal, {"ringing": later + ringing[:, n_samples:]}
 
     def get_signal(self, audio: tf.Tensor, ir: tf.Tensor) -> tf.Tensor:
         """The whole clip, `[batch, n_samples]`."""

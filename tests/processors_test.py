@@ -174,6 +174,18 @@ def test_f0_learns_the_pitch_of_a_recording():
     assert f0_hz.numpy().item() == pytest.approx(200.0, abs=0.05)
 
 
+def test_exp_sigmoid_is_that_of_ddsp():
+    x = tf.constant(np.linspace(-30.0, 30.0, 601), tf.float32)
+    values = []
+    for scale in (processors.exp_sigmoid, ddsp.core.exp_sigmoid):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = scale(x)
+        values.append((y, tape.gradient(y, x)))
+    for ours, theirs in zip(*values):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-12)
+
+
 def test_the_fifth_is_a_ratio_of_three_to_two():
     network = _outputs_of_a_network(40, 1, 60)
     f0_hz = _f0(100.0, 120.0, 40)
