@@ -21,7 +21,7 @@ lint: $(READY)
 
 # How fast each part is, beside the same part of ddsp and Keras: about twenty minutes, on a machine that does nothing else.
 bench: $(READY)
-	$(VENV)/bin/python benchmarks/bench.py
+	$(VENV)/bin/python benchmarks/bench.py --markdown benchmarks/README.md --plot benchmarks/cost.png
 
 docs: $(READY)
 	$(VENV)/bin/mkdocs build --strict --quiet --site-dir out/docs

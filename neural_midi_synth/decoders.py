@@ -12,7 +12,8 @@ import tensorflow as tf
 
 State = dict[str, Any]
 
-_UNROLLED = 10  # frames in one turn of the recurrent loop
+UNROLLED = 10
+"""Frames in one turn of the recurrent loop; as few need no loop."""
 
 SILENT = -20.0
 """A network output that ddsp's `exp_sigmoid` turns into silence: what a decoder with a stride starts from."""
@@ -150,14 +151,14 @@ def _scan(step: Callable[..., tuple[tf.Tensor, tf.Tensor]], state: tf.Tensor, *s
         return state, tf.stack(outputs)
 
     n_frames = sequences[0].shape[0]
-    if n_frames is not None and n_frames <= _UNROLLED:
+    if n_frames is not None and n_frames <= UNROLLED:
         return turn(state, sequences)[1]
     n_frames, batch = tf.unstack(tf.shape(sequences[0])[:2])
-    n_turns = -(-n_frames // _UNROLLED)
+    n_turns = -(-n_frames // UNROLLED)
 
     def in_turns(sequence: tf.Tensor) -> tf.Tensor:
-        padding = [[0, n_turns * _UNROLLED - n_frames]] + [[0, 0]] * (len(sequence.shape) - 1)
-        return tf.reshape(tf.pad(sequence, padding), [n_turns, _UNROLLED, batch, *sequence.shape[2:]])
+        padding = [[0, n_turns * UNROLLED - n_frames]] + [[0, 0]] * (len(sequence.shape) - 1)
+        return tf.reshape(tf.pad(sequence, padding), [n_turns, UNROLLED, batch, *sequence.shape[2:]])
 
     turns = [in_turns(sequence) for sequence in sequences]
 
@@ -165,9 +166,9 @@ def _scan(step: Callable[..., tuple[tf.Tensor, tf.Tensor]], state: tf.Tensor, *s
         state, output = turn(state, [sequence[i] for sequence in turns])
         return i + 1, state, outputs.write(i, output)
 
-    outputs = tf.TensorArray(tf.float32, n_turns, element_shape=[_UNROLLED, None, state.shape[-1]])
+    outputs = tf.TensorArray(tf.float32, n_turns, element_shape=[UNROLLED, None, state.shape[-1]])
     *_, outputs = tf.while_loop(lambda i, *_: i < n_turns, body, (0, state, outputs), maximum_iterations=n_turns)
-    return tf.reshape(outputs.stack(), [n_turns * _UNROLLED, batch, state.shape[-1]])[:n_frames]
+    return tf.reshape(outputs.stack(), [n_turns * UNROLLED, batch, state.shape[-1]])[:n_frames]
 
 
 def _gates(projected: tf.Tensor, recurrent: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:

@@ -18,7 +18,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 from tensorflow.lite.tools import flatbuffer_utils
 
 from neural_midi_synth import processors
-from neural_midi_synth.decoders import Decoder, _between_frames
+from neural_midi_synth.decoders import UNROLLED
 from neural_midi_synth.errors import DataError
 from neural_midi_synth.instrument import Instrument
 from neural_midi_synth.saved_model import _flat, _nested, channel_facts
@@ -44,18 +44,20 @@ def convert(instrument: Instrument, block_frames: int) -> bytes:
 
     Args:
         instrument: An instrument whose processors are `nms.Harmonic`, `nms.FilteredNoise`, `nms.Reverb` and `Add`.
-        block_frames: Control frames of a block, a multiple of the decoder's stride; 1 to 8 are sensible.
+        block_frames: Control frames of a block, a multiple of the decoder's stride, up to ten times that.
 
     Returns:
         The model, to be written into a `.tflite` file or given to an interpreter.
 
     Raises:
-        DataError: The instrument has another processor.
+        DataError: The instrument has another processor, or a block is so long that it needs a loop.
         ValueError: `block_frames` is not a multiple of the stride from 1.
     """
     stride = instrument.decoder.stride
     if block_frames != int(block_frames) or block_frames < 1 or block_frames % stride:
         raise ValueError(f"convert: block_frames is {block_frames}; this instrument needs a multiple of {stride}.")
+    if block_frames > UNROLLED * stride:
+        raise DataError(f"LiteRT: blocks have up to {UNROLLED * stride} control frames, not {block_frames}.")
     for processor in instrument.processor_group.processors:
         if type(processor) not in (*_STEPS_OF, ddsp.processors.Add):
             raise DataError(
@@ -93,7 +95,7 @@ def convert(instrument: Instrument, block_frames: int) -> bytes:
 def _step(instrument: Instrument, frames: dict[str, tf.Tensor], state: State) -> tuple[tf.Tensor, State]:
     """As `Instrument.step`, for one voice; returns the signal only."""
     scaled = instrument.preprocessor(frames)
-    parameters, decoder_state = _decode(instrument.decoder, scaled, state["decoder"])
+    parameters, decoder_state = instrument.decoder(scaled, state=state["decoder"])
     f0_hz = tf.concat([state["f0_hz"], _midi_to_hz(frames["f0_midi"])], axis=1)
     n_frames = frames["f0_midi"].shape[1]
     parameters["f0_hz"], later_f0_hz = f0_hz[:, :n_frames], f0_hz[:, n_frames:]
@@ -109,26 +111,6 @@ def _step(instrument: Instrument, frames: dict[str, tf.Tensor], state: State) ->
             signal = processor.get_signal(**controls)
         outputs[name] = {"controls": controls, "signal": signal}
     return signal, {"f0_hz": later_f0_hz, "decoder": decoder_state, "processor_group": group_state}
-
-
-def _decode(decoder: Decoder, inputs: dict[str, tf.Tensor], state: State) -> tuple[dict[str, tf.Tensor], State]:
-    """As `Decoder.call`, with the recurrent layer's frames one after the other instead of in a loop."""
-    channels = [decoder._expanded(channel, inputs[channel][:, :: decoder.stride]) for channel in decoder.channels]
-    if not decoder._mlp_per_channel:
-        channels = [tf.concat(channels, axis=-1)]
-    embedded = tf.concat([mlp(channel) for mlp, channel in zip(decoder._input_mlps, channels)], axis=-1)
-    hidden, recurrent = state["recurrent"], []
-    for frame in tf.unstack(embedded, axis=1):
-        hidden, _ = decoder._recurrent.cell(frame, hidden)
-        recurrent.append(hidden)
-    outputs = decoder._head(decoder._output_mlp(tf.concat([tf.stack(recurrent, axis=1), embedded], axis=-1)))
-    next_state = {"recurrent": hidden}
-    if decoder.stride > 1:
-        outputs = tf.concat([state["outputs"], outputs], axis=1)
-        next_state["outputs"] = outputs[:, -1:]
-        outputs = _between_frames(outputs, decoder.stride)
-    sizes = [size for _, size in decoder.outputs]
-    return dict(zip([name for name, _ in decoder.outputs], tf.split(outputs, sizes, axis=-1))), next_state
 
 
 def _midi_to_hz(pitch: tf.Tensor) -> tf.Tensor:

@@ -166,6 +166,8 @@ def test_frames_are_clipped_as_those_of_the_saved_model(loud, of_four, tmp_path)
 def test_what_cannot_be_converted_is_told(loud):
     with pytest.raises(ValueError, match="multiple of 1"):
         litert.convert(loud, 0)
+    with pytest.raises(DataError, match="up to 10 control frames, not 11"):
+        litert.convert(loud, 11)
     dag = (
         "nms.ProcessorGroup.dag = [(@harmonic/nms.Harmonic(), ['amplitudes', 'harmonic_distribution', 'f0_hz']),"
         " (@nms.FilteredNoise(), ['magnitudes']),"
