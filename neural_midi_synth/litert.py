@@ -211,16 +211,8 @@ def _filtered_noise(
 
 def _white_noise(samples: tf.Tensor, seed: int) -> tf.Tensor:
     """As that of `processors`, of int32 sample indices."""
-    shift, xor = tf.bitwise.right_shift, tf.bitwise.bitwise_xor
-
-    def hashed(x: tf.Tensor) -> tf.Tensor:
-        for by, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
-            x = xor(x, shift(x, tf.constant(by, tf.uint32))) * tf.constant(factor, tf.uint32)
-        return xor(x, shift(x, tf.constant(16, tf.uint32)))
-
-    key = hashed(tf.constant((seed + 0x9E3779B9) % 2**32, tf.uint32))
-    bits = hashed(tf.bitcast(samples + tf.bitcast(key, tf.int32), tf.uint32))
-    return tf.cast(shift(bits, tf.constant(8, tf.uint32)), tf.float32) * 2.0**-23 - 1.0
+    key = tf.bitcast(processors.hashed_seed(seed), tf.int32)
+    return processors.uniform(processors.hashed(tf.bitcast(samples + key, tf.uint32)))
 
 
 def _reverb(processor: processors.Reverb, controls: dict[str, tf.Tensor], state: State) -> tuple[tf.Tensor, State]:

@@ -308,10 +308,7 @@ class FilteredNoise(ddsp.synths.FilteredNoise):
 
 
 def _white_noise(samples: tf.Tensor, seed: int) -> tf.Tensor:
-    """Uniform noise in [-1, 1) that is a function of the sample index and the seed.
-
-    An integer hash with full avalanche (the constants are those C. Wellons found by search, "lowbias32"), once for the
-    seed and once for the index.
+    """Uniform noise in [-1, 1) that is a function of the sample index and the seed: a hash of both.
 
     Args:
         samples: int64, any shape.
@@ -320,16 +317,25 @@ def _white_noise(samples: tf.Tensor, seed: int) -> tf.Tensor:
     Returns:
         float32, shaped as `samples`.
     """
+    return uniform(hashed(tf.cast(samples & 0xFFFFFFFF, tf.uint32) + hashed_seed(seed)))
+
+
+def hashed(x: tf.Tensor) -> tf.Tensor:
+    """A hash of uint32 with full avalanche; the constants are those C. Wellons found by search, "lowbias32"."""
     shift, xor = tf.bitwise.right_shift, tf.bitwise.bitwise_xor
+    for by, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+        x = xor(x, shift(x, tf.constant(by, tf.uint32))) * tf.constant(factor, tf.uint32)
+    return xor(x, shift(x, tf.constant(16, tf.uint32)))
 
-    def hashed(x: tf.Tensor) -> tf.Tensor:
-        for by, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
-            x = xor(x, shift(x, tf.constant(by, tf.uint32))) * tf.constant(factor, tf.uint32)
-        return xor(x, shift(x, tf.constant(16, tf.uint32)))
 
-    key = hashed(tf.constant((seed + 0x9E3779B9) % 2**32, tf.uint32))
-    bits = hashed(tf.cast(samples & 0xFFFFFFFF, tf.uint32) + key)
-    return tf.cast(shift(bits, tf.constant(8, tf.uint32)), tf.float32) * 2.0**-23 - 1.0
+def hashed_seed(seed: int) -> tf.Tensor:
+    """What is added to the indices of samples, uint32: the noise of another seed is another stretch of it."""
+    return hashed(tf.constant((seed + 0x9E3779B9) % 2**32, tf.uint32))
+
+
+def uniform(bits: tf.Tensor) -> tf.Tensor:
+    """Random uint32 to float32 in [-1, 1)."""
+    return tf.cast(tf.bitwise.right_shift(bits, tf.constant(8, tf.uint32)), tf.float32) * 2.0**-23 - 1.0
 
 
 @gin.configurable(module="nms")
