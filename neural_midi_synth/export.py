@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import json
+import math
 import os
 import pathlib
 import platform
@@ -71,7 +72,7 @@ def export(
         folder: Of the versions; made if need be.
         tflite: Whether to write `stream.tflite` too, one block of a stream for LiteRT.
         block_frames: Control frames in that block, a multiple of the decoder's stride; about 16 ms unless given.
-        trained_in: The instrument's folder, for what it tells of the training.
+        trained_in: The instrument's folder, for what it tells of its training up to the checkpoint that `load` takes.
 
     Returns:
         The folder of the version.
@@ -170,8 +171,8 @@ def _training_facts(folder: pathlib.Path) -> dict[str, Any]:
     return facts
 
 
-def _training(folder: pathlib.Path) -> Iterator[tuple[str, float]]:
-    """Steps, minutes and the validation loss, as far as the checkpoint tells."""
+def _training(folder: pathlib.Path) -> Iterator[tuple[str, float | str]]:
+    """Which checkpoint it is, steps, minutes and the best validation loss, as far as the checkpoint tells."""
     import tensorflow as tf
 
     name = "best" if (folder / "best").is_dir() else "last"
@@ -179,14 +180,15 @@ def _training(folder: pathlib.Path) -> Iterator[tuple[str, float]]:
     if path is None:
         return
     yield "checkpoint", name
-    steps = path.rpartition("-")[2]
-    if steps.isdecimal():
-        yield "steps", int(steps)
-    reader = tf.train.load_checkpoint(path)
-    for fact, variable, factor in (("minutes", "seconds", 1.0 / 60.0), ("validation_loss", "best", 1.0)):
-        key = f"{variable}/.ATTRIBUTES/VARIABLE_VALUE"
-        if reader.has_tensor(key):
-            yield fact, round(float(reader.get_tensor(key)) * factor, 4)
+    values = tf.train.load_checkpoint(path)
+    seconds, best = (f"{name}/.ATTRIBUTES/VARIABLE_VALUE" for name in ("seconds", "best"))
+    if not values.has_tensor(seconds):  # Weights alone.
+        return
+    yield "steps", int(path.rpartition("-")[2])
+    yield "minutes", round(float(values.get_tensor(seconds)) / 60.0, 2)
+    loss = float(values.get_tensor(best))
+    if math.isfinite(loss):  # It is not before the first validation.
+        yield "validation_loss", round(loss, 4)
 
 
 def _packages() -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ from neural_midi_synth import export as export_lib
 from neural_midi_synth.controls import PADDING
 from neural_midi_synth.errors import DataError
 from neural_midi_synth.export import INSTRUMENT_NAME, TFLITE_NAME, export
-from neural_midi_synth.instrument import CONFIG_NAME
+from neural_midi_synth.instrument import CONFIG_NAME, PRETRAINED
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +75,7 @@ def test_the_facts_are_those_of_the_instrument(trained, instrument):
 def test_an_instrument_that_tells_nothing_of_its_training_is_exported_without(instrument):
     facts = export_lib.instrument_facts(instrument)
     assert not {"training", "trained_on"} & set(facts)
+    assert export_lib.instrument_facts(instrument, PRETRAINED)["training"]["checkpoint"] == "best"
 
 
 def test_what_cannot_be_exported_leaves_nothing_behind(trained, run_command, instrument, tmp_path, monkeypatch):
