@@ -80,6 +80,8 @@ def export(
     Raises:
         DataError: The folder can't be written, or `block_frames` does not suit the instrument.
     """
+    import tensorflow as tf
+
     from neural_midi_synth import saved_model
 
     folder = pathlib.Path(folder)
@@ -105,8 +107,9 @@ def export(
             if trained_in is not None:
                 shutil.copy(_config(trained_in), extra)
             version = _place(made, folder, facts)
-    except OSError as error:
-        raise DataError(f"{folder}: can't be written ({error.strerror}). Choose another output.") from error
+    except (OSError, tf.errors.OpError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is the disk full?"
+        raise DataError(f"{folder}: can't be written ({reason}). Choose another output.") from error
     if tflite:
         with write_aside(folder / TFLITE_NAME) as path:
             path.write_bytes(model)

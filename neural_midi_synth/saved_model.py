@@ -6,6 +6,7 @@ one sentence (`InvalidArgumentError`):
 - Rows of notes, control changes and bends need no order. Rows whose time is `PADDING` or below, rows with values that
   are not finite, and notes that do not last are ignored. Pitch, velocity and control changes are clipped to their
   ranges.
+- Times are float32: beyond a quarter of an hour an event may come a frame late.
 - Control frames that are not finite are an error; others are clipped to the range of their channel.
 - A state that is not finite, that no instrument could be in, or of another batch than the frames is an error.
 - A request for more than `MAX_SECONDS` in all its rows is an error.

@@ -1,6 +1,7 @@
 """Each export is a version of its own, whole or absent, and tells what it is."""
 
 import json
+import resource
 
 import numpy as np
 import pytest
@@ -97,6 +98,18 @@ def test_what_cannot_be_exported_leaves_nothing_behind(trained, run_command, ins
     with pytest.raises(DataError, match="needs a multiple of 4"):
         export(instrument, folder, tflite=True, block_frames=6)
     assert names(tmp_path) == ["taken"]
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_an_export_in_one_line(instrument, tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))  # No file may be longer: the weights are.
+    try:
+        with pytest.raises(DataError, match="can't be written"):
+            export(instrument, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert names(tmp_path) == []
 
 
 def test_a_number_that_another_export_takes_first_is_left_to_it(tmp_path, monkeypatch):
