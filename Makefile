@@ -24,7 +24,7 @@ bench: $(READY)
 	$(VENV)/bin/python benchmarks/bench.py --markdown benchmarks/README.md --plot benchmarks/cost.png
 
 docs: $(READY)
-	$(VENV)/bin/mkdocs build --strict --quiet --site-dir out/docs
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet --site-dir out/docs
 	@echo "The documentation is in out/docs/index.html."
 
 # Trains the guitar that comes with the package: about twenty minutes.

@@ -15,6 +15,7 @@ from neural_midi_synth import command_line, configs, environment
 from neural_midi_synth.outputs import write_aside
 
 CONFIG = "models/guitar_live.gin"
+VALUE = ".ATTRIBUTES/VARIABLE_VALUE"  # where TensorFlow keeps the value of a variable
 WORK = pathlib.Path(__file__).resolve().parent.parent / "out"
 
 
@@ -35,8 +36,13 @@ def main() -> None:
     references = evaluate.examples_in(examples, instrument.sample_rate)
     evaluate.evaluate(instrument, references, WORK / "pretrained", title="Demo guitar")
     with write_aside(PRETRAINED) as aside:
-        # Weights alone: what training needs to go on is twice as much again.
-        tf.train.CheckpointManager(tf.train.Checkpoint(instrument=instrument), str(aside / "best"), 1).save()
+        # Weights and figures alone: what training needs to go on is twice as much again.
+        best = tf.train.latest_checkpoint(str(folder / "best"))
+        reader = tf.train.load_checkpoint(best)
+        figures = {name: tf.Variable(reader.get_tensor(f"{name}/{VALUE}")) for name in ("seconds", "best")}
+        checkpoint = tf.train.Checkpoint(instrument=instrument, **figures)
+        steps = int(best.rpartition("-")[2])
+        tf.train.CheckpointManager(checkpoint, str(aside / "best"), 1).save(checkpoint_number=steps)
         shutil.copy(folder / CONFIG_NAME, aside)
         shutil.copy(WORK / "pretrained" / evaluate.REPORT_NUMBERS, aside)
         facts = json.loads((folder / training.DATA_SET_NAME).read_text(encoding="utf-8"))

@@ -21,7 +21,7 @@ from neural_midi_synth import processors
 from neural_midi_synth.decoders import UNROLLED
 from neural_midi_synth.errors import DataError
 from neural_midi_synth.instrument import Instrument
-from neural_midi_synth.saved_model import _flat, _nested, channel_facts
+from neural_midi_synth.saved_model import channel_facts, flat_state, nested_state
 
 State = dict[str, Any]
 
@@ -66,7 +66,7 @@ def convert(instrument: Instrument, block_frames: int) -> bytes:
             )
     channels = channel_facts(instrument)
     begin = instrument.initial_state(1)
-    flat = {name: value.numpy() for name, value in _flat(begin)}
+    flat = {name: value.numpy() for name, value in flat_state(begin)}
     signature = {channel: tf.TensorSpec([1, block_frames, 1], tf.float32, channel) for channel in channels}
     for name, value in flat.items():
         if value.size:
@@ -78,8 +78,8 @@ def convert(instrument: Instrument, block_frames: int) -> bytes:
         frames = {name: tf.clip_by_value(inputs[name], of.minimum, of.maximum) for name, of in channels.items()}
         # What a stream begins with is taken off the state, so that it begins with zeros.
         state = {name: inputs[name] + value if value.any() else inputs.get(name, value) for name, value in flat.items()}
-        signal, state = _step(instrument, frames, _nested(begin, state))
-        state = {name: value - flat[name] if flat[name].any() else value for name, value in _flat(state)}
+        signal, state = _step(instrument, frames, nested_state(begin, state))
+        state = {name: value - flat[name] if flat[name].any() else value for name, value in flat_state(state)}
         return {"audio": instrument.level * signal, **{name: value for name, value in state.items() if name in inputs}}
 
     module = tf.Module()

@@ -99,7 +99,7 @@ class Signatures:
         self._stride = instrument.decoder.stride
         self._specs = {
             name: tf.TensorSpec([None, *value.shape[1:]], value.dtype, name)
-            for name, value in _flat(instrument.initial_state(1))
+            for name, value in flat_state(instrument.initial_state(1))
         }
         # JSON cannot tell the shape of nothing, so what is always empty stays inside.
         self.state_specs = {name: spec for name, spec in self._specs.items() if 0 not in spec.shape[1:]}
@@ -197,7 +197,7 @@ class Signatures:
         fits = tf.reduce_all(batch >= 1) & (streams >= 1) & (streams <= MAX_STREAMS)
         with tf.control_dependencies([_demand(fits, f"batch: give 1 to {MAX_STREAMS} streams.")]):
             streams = tf.cast(streams, tf.int32)
-        states = dict(_flat(self.instrument.initial_state(streams)))
+        states = dict(flat_state(self.instrument.initial_state(streams)))
         return {name: states[name] for name in self.state_specs}
 
     def play_block(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -233,9 +233,9 @@ class Signatures:
         for name, spec in self._specs.items():
             if name not in states:
                 states[name] = tf.zeros([batch, *spec.shape[1:]], spec.dtype)
-        state = _nested(self.instrument.initial_state(1), states)
+        state = nested_state(self.instrument.initial_state(1), states)
         outputs, state = self.instrument.step(frames, state)
-        states = dict(_flat(state))
+        states = dict(flat_state(state))
         audio = self.instrument.level * outputs["out"]["signal"]
         return {"audio": audio, **{name: states[name] for name in self.state_specs}}
 
@@ -260,7 +260,7 @@ class Signatures:
         n_block = -(-tf.minimum(n_frames, most) // self._stride) * self._stride
         n_blocks = -(-n_frames // n_block)
         initial = self.instrument.initial_state(batch)
-        specs = _nested(initial, self._specs)
+        specs = nested_state(initial, self._specs)
 
         def block(index: tf.Tensor, state: State, signals: tf.TensorArray) -> tuple[tf.Tensor, State, tf.TensorArray]:
             first_frame = tf.cast(index, tf.int64) * tf.cast(n_block, tf.int64)
@@ -370,18 +370,18 @@ def _same(shapes: Sequence[tf.Tensor], what: str) -> list[tf.Operation]:
     return [_demand(tf.reduce_all(shapes == shapes[0]), f"{what} their shapes.")]
 
 
-def _flat(state: State, prefix: str = _STATE_PREFIX) -> Iterator[tuple[str, Any]]:
+def flat_state(state: State, prefix: str = _STATE_PREFIX) -> Iterator[tuple[str, Any]]:
     """The tensors of a state with their names: the paths to them, joined by underscores."""
     for name, value in state.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}_")
+            yield from flat_state(value, f"{prefix}{name}_")
         else:
             yield prefix + name, value
 
 
-def _nested(like: State, values: Mapping[str, Any], prefix: str = _STATE_PREFIX) -> State:
-    """The inverse of `_flat`; `like` is any state."""
+def nested_state(like: State, values: Mapping[str, Any], prefix: str = _STATE_PREFIX) -> State:
+    """The inverse of `flat_state`; `like` is any state."""
     return {
-        name: _nested(value, values, f"{prefix}{name}_") if isinstance(value, dict) else values[prefix + name]
+        name: nested_state(value, values, f"{prefix}{name}_") if isinstance(value, dict) else values[prefix + name]
         for name, value in like.items()
     }
