@@ -78,13 +78,21 @@ class Recurrent(tf.keras.layers.GRU):
         Returns:
             Outputs `[batch, n_frames, units]` and the last of them, the next state.
         """
-        if tf.config.list_physical_devices("GPU"):
+        if _on_gpu():
             outputs, last = super().call(inputs, initial_state=[state])
             return outputs, last
-        projected = tf.matmul(inputs, self.cell.kernel) + self.cell.bias[0]
+        return self.recur(tf.matmul(inputs, self.cell.kernel), state)
+
+    def recur(self, projected: tf.Tensor, state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """As `call`, of inputs times the kernel, `[batch, n_frames, 3 units]`."""
+        projected += self.cell.bias[0]
         # A mirrored variable would be taken for one that the custom gradient captures.
         outputs = _recur(projected, state, tf.convert_to_tensor(self.cell.recurrent_kernel), self.cell.bias[1])
         return outputs, tf.concat([state[:, tf.newaxis], outputs], axis=1)[:, -1]
+
+
+def _on_gpu() -> bool:
+    return bool(tf.config.list_physical_devices("GPU"))
 
 
 @tf.custom_gradient
@@ -161,9 +169,11 @@ def _scan(step: Callable[..., tuple[tf.Tensor, tf.Tensor]], state: tf.Tensor, *s
         return tf.reshape(tf.pad(sequence, padding), [n_turns, UNROLLED, batch, *sequence.shape[2:]])
 
     turns = [in_turns(sequence) for sequence in sequences]
+    shape = state.shape
 
     def body(i: tf.Tensor, state: tf.Tensor, outputs: tf.TensorArray) -> tuple[tf.Tensor, tf.Tensor, tf.TensorArray]:
         state, output = turn(state, [sequence[i] for sequence in turns])
+        state.set_shape(shape)
         return i + 1, state, outputs.write(i, output)
 
     outputs = tf.TensorArray(tf.float32, n_turns, element_shape=[UNROLLED, None, state.shape[-1]])
@@ -253,12 +263,19 @@ class Decoder(tf.keras.layers.Layer):
         Returns:
             Output name → `[batch, n_frames, size]`, `latency_frames` behind the inputs, and the next state.
         """
-        channels = [self._expanded(channel, inputs[channel][:, :: self.stride]) for channel in self.channels]
-        if not self._mlp_per_channel:
-            channels = [tf.concat(channels, axis=-1)]
-        embedded = tf.concat([mlp(channel) for mlp, channel in zip(self._input_mlps, channels)], axis=-1)
-        recurrent, last = self._recurrent(embedded, state=state["recurrent"])
-        outputs = self._head(self._output_mlp(tf.concat([recurrent, embedded], axis=-1)))
+        values = [inputs[channel][:, :: self.stride] for channel in self.channels]
+        n_frames = values[0].shape[1]
+        few = n_frames is not None and n_frames <= UNROLLED
+        if self._mlp_per_channel and self._output_mlp.built and not few and not _on_gpu():
+            hidden, last = self._from_distinct(values, state["recurrent"])
+        else:
+            channels = [self._expanded(channel, value) for channel, value in zip(self.channels, values)]
+            if not self._mlp_per_channel:
+                channels = [tf.concat(channels, axis=-1)]
+            embedded = tf.concat([mlp(channel) for mlp, channel in zip(self._input_mlps, channels)], axis=-1)
+            recurrent, last = self._recurrent(embedded, state=state["recurrent"])
+            hidden = self._output_mlp(tf.concat([recurrent, embedded], axis=-1))
+        outputs = self._head(hidden)
         next_state = {"recurrent": last}
         if self.stride > 1:
             outputs = tf.concat([state["outputs"], outputs], axis=1)
@@ -266,6 +283,40 @@ class Decoder(tf.keras.layers.Layer):
             outputs = _between_frames(outputs, self.stride)
         sizes = [size for _, size in self.outputs]
         return dict(zip([name for name, _ in self.outputs], tf.split(outputs, sizes, axis=-1))), next_state
+
+    def _from_distinct(self, values: Sequence[tf.Tensor], state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """What `call` computes before the head, with a fraction of the products.
+
+        A channel holds its value for many frames, and notes are alike. What depends on one channel alone, its MLP and
+        its part in the products that follow, is computed once for each distinct value and then put where that stands.
+        Weights have their gradients; control frames have none.
+
+        Args:
+            values: Of each channel, `[batch, n_frames, 1]`.
+            state: Of the recurrent layer.
+
+        Returns:
+            `[batch, n_frames, units]` and the recurrent layer's next state.
+        """
+        distinct = [tf.unique(tf.reshape(value, [-1])) for value in values]
+        embedded = [
+            mlp(self._expanded(channel, each.y[tf.newaxis, :, tf.newaxis]))[0]
+            for mlp, channel, each in zip(self._input_mlps, self.channels, distinct)
+        ]
+        batch, n_frames = tf.unstack(tf.shape(values[0])[:2])
+
+        def times(kernel: tf.Tensor) -> tf.Tensor:
+            parts = zip(embedded, tf.split(kernel, len(embedded)), distinct)
+            products = [tf.gather(tf.matmul(rows, part), each.idx) for rows, part, each in parts]
+            return tf.reshape(tf.add_n(products), [batch, n_frames, kernel.shape[1]])
+
+        recurrent, last = self._recurrent.recur(times(tf.convert_to_tensor(self._recurrent.cell.kernel)), state)
+        first, *others = self._output_mlp.layers
+        of_recurrent, of_embedded = tf.split(first.kernel, [self._recurrent.units, -1])
+        hidden = first.activation(tf.matmul(recurrent, of_recurrent) + times(of_embedded) + first.bias)
+        for layer in others:
+            hidden = layer(hidden)
+        return hidden, last
 
     def _expanded(self, channel: str, value: tf.Tensor) -> tf.Tensor:
         n_octaves = self._octaves.get(channel, 0)

@@ -142,8 +142,7 @@ class Instrument(tf.keras.Model):
         """
         if n_samples is None:
             n_samples = tf.shape(features["audio"])[1]
-        n_frames = -(-n_samples // self.hop) + self._latency_frames
-        n_frames = -(-n_frames // self.decoder.stride) * self.decoder.stride
+        n_frames = self._frames_for(n_samples)
         notes = (features[name] for name in ("notes", "control_changes", "pitch_bends"))
         state = self.initial_state(tf.shape(features["notes"])[0])
         if "first_sample" in features:
@@ -223,35 +222,38 @@ class Instrument(tf.keras.Model):
         resampler = soxr.ResampleStream(self.sample_rate, sample_rate or self.sample_rate, 1, dtype="float32")
         score = self.score(voice, styles or {})
         state, skip, left = self.initial_state(1), self.latency, n_samples
-        first_frame = 0
-        while left > 0 or first_frame == 0:
-            end_frame = first_frame + self._block_frames
-            rows = score.rows(first_frame, end_frame)
-            signal, state = self._render_block(rows, tf.constant(first_frame, tf.int64), state)
+        stride = self.decoder.stride
+        block_frames = -(-RENDER_BLOCK_SECONDS * self.frame_rate // stride) * stride
+        frame, frames_left = 0, self._frames_for(n_samples)
+        while frames_left > 0:
+            # A short rest goes with the block before it.
+            n_frames = frames_left if frames_left <= 3 * block_frames // 2 else block_frames
+            rows = score.rows(frame, frame + n_frames)
+            signal, state = self._render_block(rows, tf.constant([frame, n_frames], tf.int64), state)
             signal = signal.numpy()[0, skip:][:left]
-            first_frame, skip, left = end_frame, 0, left - len(signal)
+            frame, frames_left, skip, left = frame + n_frames, frames_left - n_frames, 0, left - len(signal)
             if sample_rate not in (None, self.sample_rate):
                 signal = resampler.resample_chunk(signal, last=left == 0)
             yield signal
 
     @functools.cached_property
     def _render_block(self) -> Callable[..., tuple[tf.Tensor, State]]:
-        """`step` on rows of any number, traced once: (rows, first frame, state) to (signal, state)."""
+        """`step`, traced once: (rows, first frame and number of frames, state) to (signal, state)."""
 
-        def block(rows: dict[str, tf.Tensor], first_frame: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
-            control_frames = self.controls(**rows, n_frames=self._block_frames, first_frame=first_frame)
+        def block(rows: dict[str, tf.Tensor], place: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
+            control_frames = self.controls(**rows, n_frames=place[1], first_frame=place[0])
             outputs, state = self.step(control_frames, state)
             return self.level * outputs["out"]["signal"], state
 
         rows = {name: tf.TensorSpec([1, None, n], tf.float64) for name, n in COLUMNS.items()}
         state = tf.nest.map_structure(lambda value: tf.TensorSpec(value.shape, value.dtype), self.initial_state(1))
-        signature = [rows, tf.TensorSpec([], tf.int64), state]
+        signature = [rows, tf.TensorSpec([2], tf.int64), state]
         return tf.function(block, input_signature=signature)
 
-    @property
-    def _block_frames(self) -> int:
-        frames = RENDER_BLOCK_SECONDS * self.frame_rate
-        return frames + -frames % self.decoder.stride
+    def _frames_for(self, n_samples: int | tf.Tensor) -> int | tf.Tensor:
+        """How many control frames it takes to play so many samples, latency made up for."""
+        n_frames = -(-n_samples // self.hop) + self._latency_frames
+        return -(-n_frames // self.decoder.stride) * self.decoder.stride
 
     def score(self, voice: Voice, styles: Mapping[str, float]) -> Score:
         """A voice as it is played: with styles that hold throughout.

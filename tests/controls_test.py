@@ -105,7 +105,9 @@ def _rows(draw, frame_rate, *values, note=False):
         # TensorFlow takes numbers below 1e-307 for 0.
         st.floats(-10.0 / frame_rate, 30.0 / frame_rate, allow_subnormal=False),
     )
-    length = st.one_of(st.sampled_from([0.0, -0.1, 1e-6, 1.0 / frame_rate]), st.floats(0.0, 20.0 / frame_rate, allow_subnormal=False))
+    length = st.one_of(
+        st.sampled_from([0.0, -0.1, 1e-6, 1.0 / frame_rate]), st.floats(0.0, 20.0 / frame_rate, allow_subnormal=False)
+    )
     rows = []
     for _ in range(draw(st.integers(0, 6))):
         start = draw(time)

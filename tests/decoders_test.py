@@ -124,6 +124,26 @@ def test_decoded_blocks_equal_the_whole(stride, mlp_per_channel):
     tf.nest.map_structure(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), state, whole_state)
 
 
+@pytest.mark.parametrize("n_values", [1, 5, 1000])
+def test_values_that_repeat_are_computed_once_with_the_same_result(n_values):
+    decoder = _decoder(octaves={"f0_midi": 3})
+    inputs = {channel: tf.round(n_values * value) / n_values for channel, value in _channels(3, 24).items()}
+    initial = decoder.initial_state(3)
+    results = []
+    for length in (8, 24):  # Blocks so short are computed frame by frame.
+        with tf.GradientTape() as tape:
+            state, outputs = initial, []
+            for begin in range(0, 24, length):
+                block = {channel: value[:, begin : begin + length] for channel, value in inputs.items()}
+                block, state = decoder(block, state=state)
+                outputs.append(tf.concat(list(block.values()), axis=-1))
+            outputs = tf.concat(outputs, axis=1)
+            loss = tf.reduce_sum(outputs**2)
+        results.append([outputs, *tape.gradient(loss, decoder.trainable_variables)])
+    for frame_by_frame, at_once in zip(*results):
+        np.testing.assert_allclose(at_once, frame_by_frame, rtol=0, atol=1e-5 * np.abs(frame_by_frame).max())
+
+
 @pytest.mark.parametrize("stride", [2, 4])
 def test_a_stride_joins_what_the_network_says_by_ddsps_windows(stride):
     import ddsp

@@ -98,7 +98,7 @@ def test_a_rendering_is_the_clip_of_any_length(either, n_samples):
 
 
 def test_a_rendering_of_several_blocks_is_the_clip(either):
-    n_samples = int(2.1 * instrument.RENDER_BLOCK_SECONDS * either.sample_rate) + 1
+    n_samples = int(3.1 * instrument.RENDER_BLOCK_SECONDS * either.sample_rate) + 1
     notes = np.array([[0.05, 1.99, 40, 100], [2.0, 2.3, 45, 90], [3.9, 4.05, 38, 127]])
     voice = Voice(notes, np.array([[2.003, 55, 127]]), np.array([[1.9, 0.5]]))
     clip = either(_features(voice), n_samples=n_samples).numpy()[0]
