@@ -54,7 +54,12 @@ class Parts:
 
     @functools.cached_property
     def _ours(self) -> Instrument:
-        return material.built("lineage", self._sizes.bindings)
+        """The lineage, in a room that rings for a second."""
+        instrument = material.built("lineage", self._sizes.bindings)
+        n_samples = 4 * SAMPLE_RATE
+        response = 0.02 * np.random.default_rng(1).normal(size=n_samples) * np.exp(-np.arange(n_samples) / 4000)
+        instrument.processor_group.reverb.set_weights([response])
+        return instrument
 
     @functools.cached_property
     def _stock(self) -> stock.Instrument:
@@ -70,12 +75,9 @@ class Parts:
 
     @functools.cached_property
     def _groups(self) -> list[tf.keras.layers.Layer]:
-        """Our processors and stock's, with one impulse response that rings for a second."""
+        """Our processors and stock's, with one impulse response."""
         groups = [self._ours.processor_group, self._stock_group()]
-        n_samples = 4 * SAMPLE_RATE
-        response = 0.02 * np.random.default_rng(1).normal(size=n_samples) * np.exp(-np.arange(n_samples) / 4000)
-        for group in groups:
-            group.reverb.set_weights([response])
+        groups[1].reverb.set_weights(groups[0].reverb.get_weights())
         return groups
 
     def _stock_group(self) -> tf.keras.layers.Layer:
