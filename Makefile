@@ -12,10 +12,8 @@ READY := $(VENV)/ready
 demo: $(READY)
 	$(VENV)/bin/python -m neural_midi_synth.demo --minutes $(DEMO_MINUTES) --output out/demo
 
-# In two processes, but for the notebooks: in one of several, their client has waited for replies that never came.
 test: $(READY)
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --ignore tests/colab_test.py
-	$(VENV)/bin/python -m pytest tests/colab_test.py
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .
