@@ -10,7 +10,10 @@ hop behind its controls. Signal `i` of a stream is sample `i - hop` of the clip.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import ddsp
@@ -21,14 +24,16 @@ import tensorflow as tf
 State = dict[str, Any]
 
 _CYCLE = 2**32  # phase units a cycle
-_LOW = 16  # harmonics of one group; see `_harmonic_sum`
+_SIDE = 9  # harmonics on either side of a group's middle; see `_harmonic_sum`
+_SINE = (12.235930442810059, -38.12417984008789, 67.04401397705078, -64.83468627929688, 25.13273048400879)
+_FOR_XLA = contextvars.ContextVar("for_xla", default=False)
 
 
 @tf.custom_gradient
 def exp_sigmoid(x: tf.Tensor) -> Any:
-    """The `exp_sigmoid` of ddsp, 2 sigmoid(x)^log(10) + 1e-7, with a gradient that takes no more powers."""
+    """The `exp_sigmoid` of ddsp, 2 sigmoid(x)^log(10) + 1e-7, and its gradient, without powers, which take longer."""
     sigmoid = tf.sigmoid(x)
-    power = 2.0 * sigmoid ** math.log(10.0)
+    power = 2.0 * tf.exp(math.log(10.0) * tf.math.log(sigmoid))
     return power + 1e-7, lambda upstream: upstream * power * (math.log(10.0) * (1.0 - sigmoid))
 
 
@@ -182,8 +187,9 @@ class Harmonic(ddsp.synths.Harmonic):
 def _harmonic_sum(phase: tf.Tensor, harmonics: tf.Tensor) -> tf.Tensor:
     """Sums sin(kφ) over k = 1 … K, weighted by each of a hop's pair of frames.
 
-    With k = 16 i + j, sin(kφ) = sin(16iφ) cos(jφ) + cos(16iφ) sin(jφ): the sums over j are a matrix product, those over
-    i follow, and instead of K sines a sample there are 2 (16 + K / 16).
+    With k = 19 i + j and |j| ≤ 9, sin(kφ) = sin(19iφ) cos(jφ) + cos(19iφ) sin(jφ): the sums over j are matrix products,
+    those over i follow, and instead of K sines a sample there are 2 (9 + K / 19). The harmonics j above and below 19 i
+    share their cosine and, but for its sign, their sine.
 
     Args:
         phase: Cycles, `[batch, n_frames, hop]`.
@@ -192,20 +198,49 @@ def _harmonic_sum(phase: tf.Tensor, harmonics: tf.Tensor) -> tf.Tensor:
     Returns:
         `[batch, n_frames, 2, hop]`.
     """
-    n_harmonics = harmonics.shape[-1]
-    n_high = -(-n_harmonics // _LOW)
+    width = 2 * _SIDE + 1
+    n_groups = -(-(harmonics.shape[-1] + _SIDE + 1) // width)
+    batch, n_frames = tf.unstack(tf.shape(phase)[:2])
     hop = phase.shape[-1]
-    low = (2.0 * math.pi) * phase[:, :, tf.newaxis, :] * np.arange(1, _LOW + 1, dtype=np.float32)[:, np.newaxis]
-    low = tf.concat([tf.cos(low), tf.sin(low)], axis=-1)
-    high = phase[:, :, tf.newaxis, :] * np.arange(0, n_high * _LOW, _LOW, dtype=np.float32)[:, np.newaxis]
-    high = (2.0 * math.pi) * (high - tf.round(high))
-    high = tf.concat([tf.sin(high), tf.cos(high)], axis=-1)
+    padding = [_SIDE + 1, n_groups * width - harmonics.shape[-1] - _SIDE - 1]
+    groups = tf.pad(harmonics, [[0, 0], [0, 0], [0, 0], padding])
+    below, middle, above = tf.split(tf.reshape(groups, [batch, n_frames, 2 * n_groups, width]), [_SIDE, 1, _SIDE], -1)
+    below = tf.reverse(below, [-1])
+    of_cosines, of_sines = tf.concat([middle, above + below], axis=-1), above - below
 
-    shape = tf.shape(phase)
-    harmonics = tf.pad(harmonics, [[0, 0], [0, 0], [0, 0], [0, n_high * _LOW - n_harmonics]])
-    weights = tf.reshape(harmonics, [shape[0], shape[1], 2 * n_high, _LOW])
-    sums = tf.reshape(tf.matmul(weights, low), [shape[0], shape[1], 2, n_high, 2 * hop]) * high[:, :, tf.newaxis]
-    return tf.reduce_sum(tf.reshape(sums, [shape[0], shape[1], 2, 2 * n_high, hop]), axis=3)
+    phase = phase[:, :, tf.newaxis]
+    low = phase * np.arange(1, _SIDE + 1, dtype=np.float32)[:, np.newaxis]
+    cosines = tf.matmul(of_cosines, tf.concat([tf.ones_like(phase), _sine(low + 0.25)], axis=2))
+    sines = tf.matmul(of_sines, _sine(low))
+    high = phase * np.arange(0, n_groups * width, width, dtype=np.float32)[:, np.newaxis]
+    high -= tf.round(high)
+    shape = [batch, n_frames, 2, n_groups, hop]
+    sums = _sine(high)[:, :, tf.newaxis] * tf.reshape(cosines, shape)
+    sums += _sine(high + 0.25)[:, :, tf.newaxis] * tf.reshape(sines, shape)
+    return tf.reduce_sum(sums, axis=3)
+
+
+@contextlib.contextmanager
+def for_xla() -> Iterator[None]:
+    """While a graph that XLA will compile is traced: sines are polynomials, which XLA makes one loop with the rest.
+
+    Its own sine is computed number by number, and takes ten times as long.
+    """
+    token = _FOR_XLA.set(True)
+    try:
+        yield
+    finally:
+        _FOR_XLA.reset(token)
+
+
+def _sine(cycles: tf.Tensor) -> tf.Tensor:
+    """sin(2πx), x in cycles; to 3e-7 for small |x|."""
+    if not _FOR_XLA.get():
+        return tf.sin((2.0 * math.pi) * cycles)
+    # Zero at every half cycle, times what Chebyshev's polynomials fit to the rest.
+    cycles -= tf.round(cycles)
+    square = cycles * cycles
+    return cycles * (0.25 - square) * tf.math.polyval([tf.constant(each) for each in _SINE], square)
 
 
 @gin.configurable(module="nms")
@@ -393,19 +428,20 @@ class Reverb(ddsp.effects.Reverb):
         """
         audio = controls["audio"]
         batch, n_samples = tf.shape(audio)[0], tf.shape(audio)[1]
-        # The response in parts as long as the block: small transforms, many at a time.
+        # The shorter of the two is one part, the longer is cut into parts of that length: small transforms, many at a
+        # time.
         part = tf.maximum(tf.minimum(n_samples, self._reverb_length), 1)
-        n_parts = -(-self._reverb_length // part)
+        n_blocks, n_parts = tf.maximum(-(-n_samples // part), 1), -(-self._reverb_length // part)
+        blocks = tf.pad(audio, [[0, 0], [0, n_blocks * part - n_samples]])
         parts = tf.pad(controls["ir"], [[0, n_parts * part - self._reverb_length]])
-        fft_size = _power_of_two(n_samples + part)[tf.newaxis]
-        spectra = tf.signal.rfft(tf.reshape(parts, [n_parts, part]), fft_size)
-        echoes = tf.signal.irfft(tf.signal.rfft(audio, fft_size)[:, tf.newaxis] * spectra, fft_size)
-        # Where there are several parts, the second half of each one's echo falls on the first half of the next one's.
-        begin, end, _ = tf.split(echoes, [part, n_samples, fft_size[0] - part - n_samples], axis=-1)
-        begin, end = tf.reshape(begin, [batch, -1]), tf.reshape(end, [batch, -1])
-        wet = tf.pad(begin, [[0, 0], [0, n_samples]]) + tf.pad(end, [[0, 0], [part, 0]])
+        fft_size = _transform_size(2 * part)
+        spectra = tf.signal.rfft(tf.reshape(blocks, [batch, n_blocks, part]), [fft_size])
+        spectra *= tf.signal.rfft(tf.reshape(parts, [n_parts, part]), [fft_size])
+        echoes, _ = tf.split(tf.signal.irfft(spectra, [fft_size]), [2 * part, fft_size - 2 * part], axis=-1)
+        wet = tf.signal.overlap_and_add(echoes, part)
         n_ringing = self._reverb_length - 1
-        due, later, _ = tf.split(wet, [n_samples, n_ringing, n_parts * part - n_ringing], axis=1)
+        n_beyond = tf.shape(wet)[1] - n_samples - n_ringing
+        due, later, _ = tf.split(wet, [n_samples, n_ringing, n_beyond], axis=1)
         ringing = tf.pad(state["ringing"], [[0, 0], [0, n_samples]])
         signal = due + ringing[:, :n_samples] + (audio if self._add_dry else 0.0)
         return signal, {"ringing": later + ringing[:, n_samples:]}
@@ -415,9 +451,10 @@ class Reverb(ddsp.effects.Reverb):
         return self.step({"audio": audio, "ir": ir}, self.initial_state(tf.shape(audio)[0]))[0]
 
 
-def _power_of_two(size: tf.Tensor) -> tf.Tensor:
-    """The smallest power of two not below `size`, int32."""
-    return tf.cast(2.0 ** tf.math.ceil(tf.math.log(tf.cast(size, tf.float64) - 0.5) / math.log(2.0)), tf.int32)
+def _transform_size(size: tf.Tensor) -> tf.Tensor:
+    """An even number not below `size`, four binary digits and then zeros, int32: quick to transform."""
+    unit = 2.0 ** tf.maximum(tf.floor(tf.math.log(tf.cast(size, tf.float64)) / math.log(2.0)) - 3.0, 1.0)
+    return tf.cast(tf.math.ceil(tf.cast(size, tf.float64) / unit) * unit, tf.int32)
 
 
 @gin.configurable(module="nms")
