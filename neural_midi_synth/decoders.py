@@ -78,10 +78,10 @@ class Recurrent(tf.keras.layers.GRU):
         Returns:
             Outputs `[batch, n_frames, units]` and the last of them, the next state.
         """
-        if _on_gpu():
+        if on_gpu():
             outputs, last = super().call(inputs, initial_state=[state])
             return outputs, last
-        return self.recur(tf.matmul(inputs, self.cell.kernel), state)
+        return self.recur(tf.tensordot(inputs, self.cell.kernel, 1), state)
 
     def recur(self, projected: tf.Tensor, state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """As `call`, of inputs times the kernel, `[batch, n_frames, 3 units]`."""
@@ -91,7 +91,8 @@ class Recurrent(tf.keras.layers.GRU):
         return outputs, tf.concat([state[:, tf.newaxis], outputs], axis=1)[:, -1]
 
 
-def _on_gpu() -> bool:
+def on_gpu() -> bool:
+    """Whether there is a GPU to compute on."""
     return bool(tf.config.list_physical_devices("GPU"))
 
 
@@ -111,7 +112,7 @@ def _recur(projected: tf.Tensor, state: tf.Tensor, kernel: tf.Tensor, bias: tf.T
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
         upstream = tf.transpose(upstream, [1, 0, 2])
         before = tf.concat([state[tf.newaxis], outputs[:-1]], axis=0)
-        recurrent = tf.matmul(before, kernel) + bias
+        recurrent = tf.tensordot(before, kernel, 1) + bias
         update, reset, from_state, candidate = _gates(frames, recurrent)
         to_candidate = (1.0 - update) * (1.0 - candidate**2)
         to_reset = to_candidate * from_state * reset * (1.0 - reset)
@@ -133,8 +134,9 @@ def _recur(projected: tf.Tensor, state: tf.Tensor, kernel: tf.Tensor, bias: tf.T
         to_state = to_before(hidden[0], slopes[0], update[0])
         to_recurrent = tf.reshape(hidden[:, :, tf.newaxis] * slopes, tf.shape(frames))
         to_projected = tf.concat([to_recurrent[..., : 2 * units], hidden * to_candidate], axis=-1)
-        to_kernel = tf.einsum("tbi,tbj->ij", before, to_recurrent)
-        return tf.transpose(to_projected, [1, 0, 2]), to_state, to_kernel, tf.reduce_sum(to_recurrent, axis=[0, 1])
+        of_frames = tf.reshape(to_recurrent, [-1, 3 * units])
+        to_kernel = tf.matmul(tf.reshape(before, [-1, units]), of_frames, transpose_a=True)
+        return tf.transpose(to_projected, [1, 0, 2]), to_state, to_kernel, tf.reduce_sum(of_frames, axis=0)
 
     return tf.transpose(outputs, [1, 0, 2]), gradient
 
@@ -266,7 +268,7 @@ class Decoder(tf.keras.layers.Layer):
         values = [inputs[channel][:, :: self.stride] for channel in self.channels]
         n_frames = values[0].shape[1]
         few = n_frames is not None and n_frames <= UNROLLED
-        if self._mlp_per_channel and self._output_mlp.built and not few and not _on_gpu():
+        if self._mlp_per_channel and self._output_mlp.built and not few and not on_gpu():
             hidden, last = self._from_distinct(values, state["recurrent"])
         else:
             channels = [self._expanded(channel, value) for channel, value in zip(self.channels, values)]

@@ -17,11 +17,11 @@ import tensorflow as tf
 
 from neural_midi_synth import configs
 from neural_midi_synth.controls import COLUMNS, Controls, Score
-from neural_midi_synth.decoders import Decoder, Preprocessor
+from neural_midi_synth.decoders import Decoder, Preprocessor, on_gpu
 from neural_midi_synth.errors import DataError
 from neural_midi_synth.losses import SpectralLoss  # noqa: F401  (gin configures it)
 from neural_midi_synth.notes import Voice, read_midi
-from neural_midi_synth.processors import ProcessorGroup
+from neural_midi_synth.processors import ProcessorGroup, for_xla
 
 State = dict[str, Any]
 
@@ -71,7 +71,8 @@ class Instrument(tf.keras.Model):
             name: Name of the model.
 
         Raises:
-            ValueError: The frame rate does not divide the sample rate, or the decoder sees a channel that is not there.
+            ValueError: The frame rate does not divide the sample rate, a processor has another hop, or the decoder sees
+                a channel that is not there.
         """
         super().__init__(name=name, autocast=False)  # Times stay float64.
         if controls.frame_rate < 1 or sample_rate % controls.frame_rate:
@@ -86,6 +87,12 @@ class Instrument(tf.keras.Model):
         self.spectral_loss = spectral_loss
         self.sample_rate = int(sample_rate)
         self.hop = self.sample_rate // controls.frame_rate
+        for processor in processor_group.processors:
+            if getattr(processor, "hop", self.hop) != self.hop:
+                raise ValueError(
+                    f"{processor.name}: its hop is {processor.hop}, but {sample_rate} samples in "
+                    f"{controls.frame_rate} frames make a hop of {self.hop}."
+                )
         self._latency_frames = decoder.latency_frames + 1
         self.latency = self._latency_frames * self.hop
         # The peak of the recordings: inside, all instruments are equally loud.
@@ -121,12 +128,17 @@ class Instrument(tf.keras.Model):
             The processor group's outputs, where `['out']['signal']` is audio `[batch, n_frames * hop]` before it is
             scaled by `level`, `latency` samples behind the frames; and the next state.
         """
+        parameters, decoded = self._decode(control_frames, state)
+        outputs, group_state = self.processor_group.step(parameters, state["processor_group"])
+        return outputs, {**decoded, "processor_group": group_state}
+
+    def _decode(self, control_frames: dict[str, tf.Tensor], state: State) -> tuple[dict[str, tf.Tensor], State]:
+        """From control frames to what the processor group takes; the next state but for that group's."""
         parameters, decoder_state = self.decoder(self.preprocessor(control_frames), state=state["decoder"])
         f0_hz = tf.concat([state["f0_hz"], _midi_to_hz(control_frames["f0_midi"])], axis=1)
         n_frames = tf.shape(control_frames["f0_midi"])[1]
         parameters["f0_hz"], later_f0_hz = f0_hz[:, :n_frames], f0_hz[:, n_frames:]
-        outputs, group_state = self.processor_group.step(parameters, state["processor_group"])
-        return outputs, {"f0_hz": later_f0_hz, "decoder": decoder_state, "processor_group": group_state}
+        return parameters, {"f0_hz": later_f0_hz, "decoder": decoder_state}
 
     def call(self, features: Mapping[str, tf.Tensor], n_samples: int | tf.Tensor | None = None) -> tf.Tensor:
         """Plays clips from notes.
@@ -142,35 +154,80 @@ class Instrument(tf.keras.Model):
         """
         if n_samples is None:
             n_samples = tf.shape(features["audio"])[1]
-        n_frames = self._frames_for(n_samples)
-        notes = (features[name] for name in ("notes", "control_changes", "pitch_bends"))
+        parameters, group_state = self._decode_clips(features, n_samples)
+        return self.level * self._play(parameters, group_state, n_samples)
+
+    def _decode_clips(
+        self, features: Mapping[str, tf.Tensor], n_samples: int | tf.Tensor
+    ) -> tuple[dict[str, tf.Tensor], State]:
+        """What the processor group takes for clips, and the state it starts from."""
         state = self.initial_state(tf.shape(features["notes"])[0])
         if "first_sample" in features:
             for noise in state["processor_group"].values():
                 if "sample" in noise:
                     noise["sample"] += features["first_sample"]
-        outputs, _ = self.step(self.controls(*notes, n_frames), state)
+        notes = (features[name] for name in ("notes", "control_changes", "pitch_bends"))
+        parameters, _ = self._decode(self.controls(*notes, self._frames_for(n_samples)), state)
+        return parameters, state["processor_group"]
+
+    def _play(self, parameters: dict[str, tf.Tensor], group_state: State, n_samples: int | tf.Tensor) -> tf.Tensor:
+        """Clips `[batch, n_samples]` at full scale, from the first sample that is not late."""
+        outputs, _ = self.processor_group.step(parameters, group_state)
         signal = outputs["out"]["signal"]
         rest = tf.shape(signal)[1] - self.latency - n_samples
-        return self.level * tf.split(signal, [self.latency, n_samples, rest], axis=1)[1]
+        return tf.split(signal, [self.latency, n_samples, rest], axis=1)[1]
 
     def train_step(self, features: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """One step of `fit`. Features as for `call`, with the recorded `audio`."""
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        with tf.GradientTape() as tape:
-            loss = self._spectral_loss(features)
-            shared = loss / replicas
-        gradients = tape.gradient(shared, self.trainable_variables)
+        """One step of `fit`. Features as for `call`, with the recorded `audio`.
+
+        On processor cores the halves of a batch go side by side: where one waits for the frame before, as the recurrent
+        layer does, the other has something to do.
+        """
+        batch = features["audio"].shape[0]
+        n_parts = 1 if on_gpu() or batch is None or batch % 2 else 2
+        parts = zip(*(tf.split(value, n_parts) for value in features.values()))
+        of_part = tf.function(self._loss_and_gradients)
+        losses, gradients = zip(*(of_part(dict(zip(features, part))) for part in parts))
+        gradients = [tf.add_n(each) / n_parts for each in zip(*gradients)]
         self.optimizer.apply_gradients(zip(gradients, self.trainable_variables))
-        self._loss.update_state(loss)
+        self._loss.update_state(tf.add_n(losses) / n_parts)
         return {"loss": self._loss.result(), "gradient_norm": tf.linalg.global_norm(gradients)}
 
-    def _spectral_loss(self, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        return self.spectral_loss(features["audio"] / self.level, self(features) / self.level)
+    def _loss_and_gradients(self, features: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """The loss, and this replica's share of the gradient of each variable.
+
+        What comes after the decoder goes over every sample many times; on processor cores it is one program of XLA's.
+        """
+        audio = features["audio"] / self.level
+        of_group = self.processor_group.trainable_variables
+        references = {variable.ref() for variable in of_group}
+        others = [variable for variable in self.trainable_variables if variable.ref() not in references]
+        with tf.GradientTape() as tape:
+            parameters, group_state = self._decode_clips(features, tf.shape(audio)[1])
+        f0_hz = parameters.pop("f0_hz")  # MIDI tells it: it takes no gradient.
+        after_decoder = tf.function(self._loss_and_gradients_after_decoder, jit_compile=not on_gpu())
+        loss, upstream, gradients = after_decoder(parameters, f0_hz, group_state, audio)
+        zero = tf.UnconnectedGradients.ZERO
+        gradients += tape.gradient(parameters, others, output_gradients=upstream, unconnected_gradients=zero)
+        by_variable = {variable.ref(): gradient for variable, gradient in zip([*of_group, *others], gradients)}
+        return loss, [by_variable[variable.ref()] for variable in self.trainable_variables]
+
+    def _loss_and_gradients_after_decoder(
+        self, parameters: dict[str, tf.Tensor], f0_hz: tf.Tensor, group_state: State, audio: tf.Tensor
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor], list[tf.Tensor]]:
+        """The loss, and its gradients with respect to parameters and to the group's variables."""
+        variables = self.processor_group.trainable_variables
+        with for_xla(), tf.GradientTape() as tape:
+            tape.watch(parameters)
+            played = self._play({**parameters, "f0_hz": f0_hz}, group_state, tf.shape(audio)[1])
+            loss = self.spectral_loss(audio, played)
+            shared = loss / tf.distribute.get_strategy().num_replicas_in_sync
+        zero = tf.UnconnectedGradients.ZERO
+        return loss, *tape.gradient(shared, [parameters, variables], unconnected_gradients=zero)
 
     def test_step(self, features: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One step of `evaluate`."""
-        self._loss.update_state(self._spectral_loss(features))
+        self._loss.update_state(self.spectral_loss(features["audio"] / self.level, self(features) / self.level))
         return {"loss": self._loss.result()}
 
     @property

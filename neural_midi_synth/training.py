@@ -121,24 +121,24 @@ def training_batches(
 
     epochs = tf.data.Dataset.range(first // n_examples, 2**62)
     clips = epochs.flat_map(epoch).skip(first % n_examples).enumerate(first).map(clip)
-    return _batched(clips, batch_size).prefetch(tf.data.AUTOTUNE)
+    return _batched(clips, batch_size, endless=True).prefetch(tf.data.AUTOTUNE)
 
 
 def held_out_batches(builder: tfds.core.DatasetBuilder, split: str, batch_size: int) -> tf.data.Dataset | None:
     """Batches of whole examples of a split, in order; None where the data set holds nothing out for it."""
     if split not in builder.info.splits:
         return None
-    return _batched(builder.as_dataset(split=split).map(_sounding), batch_size).prefetch(2)
+    return _batched(builder.as_dataset(split=split).map(_sounding), batch_size, endless=False).prefetch(2)
 
 
 def _sounding(example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     return {name: example[name] for name in ("audio", *_EVENTS)}
 
 
-def _batched(clips: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
+def _batched(clips: tf.data.Dataset, batch_size: int, endless: bool) -> tf.data.Dataset:
     padding = {name: tf.zeros([], spec.dtype) for name, spec in clips.element_spec.items()}
     padding.update({name: tf.constant(PADDING) for name in _EVENTS})
-    batches = clips.padded_batch(batch_size, padding_values=padding)
+    batches = clips.padded_batch(batch_size, padding_values=padding, drop_remainder=endless)
     options = tf.data.Options()
     # Every worker makes the same batches and takes its share of each.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA

@@ -2,6 +2,7 @@
 
 import shutil
 
+import ddsp
 import gin
 import numpy as np
 import pytest
@@ -248,6 +249,28 @@ def test_every_weight_learns(either):
         assert np.any(gradient), variable.name
 
 
+@pytest.mark.parametrize("batch", [2, 3])  # in two halves, and whole
+@pytest.mark.parametrize("model", ["guitar", "lineage"])
+def test_a_step_of_training_goes_down_the_slope_of_the_loss_of_what_is_played(model, batch):
+    played = _build(model)
+    # Not of logarithms: theirs is so steep near silence that roundings count.
+    played.spectral_loss = ddsp.losses.SpectralLoss()
+    played.level.assign(0.5)
+    features = {**_features(*[VOICE] * batch), "first_sample": tf.range(batch, dtype=tf.int64)}
+    features["audio"] = tf.random.stateless_uniform([batch, 8000], [0, 0], -0.1, 0.1)
+    with tf.GradientTape() as tape:
+        loss = played.spectral_loss(features["audio"] / 0.5, played(features) / 0.5)
+    expected = tape.gradient(loss, played.trainable_variables)
+    played.compile(optimizer=tf.keras.optimizers.SGD(1.0))
+    before = [tf.identity(variable) for variable in played.trainable_variables]
+    told = tf.function(played.train_step)(features)
+    # Compiled, and in halves: sums in another order, and sines that are polynomials.
+    assert told["loss"].numpy() == pytest.approx(loss.numpy(), rel=1e-4)
+    assert told["gradient_norm"].numpy() == pytest.approx(tf.linalg.global_norm(expected).numpy(), rel=1e-3)
+    for variable, value, gradient in zip(played.trainable_variables, before, expected):
+        assert tf.norm(value - variable - gradient) < 1e-3 * tf.norm(gradient), variable.name
+
+
 def _save(played, folder):
     """As training saves: the configuration, and a checkpoint in `best/`."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -346,6 +369,7 @@ def test_a_checkpoint_that_is_not_there_is_told(saved):
         ("Decoder.channels = ()", "at least one channel"),
         ("Decoder.stride = 0", "Decoder.stride: 0 is not"),
         ("Controls.frame_rate = 0", "frame_rate"),
+        ("HOP = 100", "harmonic: its hop is 100, but 16000 samples in 125 frames make a hop of 128."),
         ("Instrument.controls = 3", "gin: "),
     ],
 )
