@@ -300,7 +300,7 @@ def test_a_data_dir_that_is_a_file_is_told(place, run_command):
 
 def test_a_data_set_at_another_rate_is_told(place, run_command, trained):
     (built,) = trained.data_dir.glob("midi_audio/*/1.0.0")
-    other = ("--source_dir=", "--dataset", built, "--gin_param", "SAMPLE_RATE = 32000", "--gin_param", "HOP = 128")
+    other = ("--source_dir=", "--dataset", built, "--gin_param", "SAMPLE_RATE = 32000", "--gin_param", "HOP = 256")
     assert_refused(place, run_command, built, place.train_on_built(*other))
 
 

@@ -52,7 +52,7 @@ def test_the_command_exports_version_after_version(trained, run_command, instrum
 
 def test_the_facts_are_those_of_the_instrument(trained, instrument):
     facts = json.loads(json.dumps(export_lib.instrument_facts(instrument, trained.folder), allow_nan=False))
-    assert (facts["sample_rate"], facts["hop"], facts["frame_rate"]) == (16000, 64, 250)
+    assert (facts["sample_rate"], facts["hop"], facts["frame_rate"]) == (16000, 128, 125)
     assert (facts["latency"], facts["stride"], facts["live"]) == (instrument.latency, 1, False)
     assert tuple(facts["channels"]) == instrument.controls.channels
     for channel in facts["channels"].values():

@@ -17,7 +17,8 @@ from neural_midi_synth.notes import Voice
 
 CLIENT = pathlib.Path(__file__).with_name("plain_tensorflow.py")
 TINY_GIN = pathlib.Path(__file__).with_name("tiny_instrument.gin")
-SAMPLE_RATE, HOP, FRAME_RATE = 16000, 64, 250
+SAMPLE_RATE, HOP, FRAME_RATE = 16000, 128, 125
+N_FRAMES = 5 * FRAME_RATE
 SIGNATURES = ["control_frames", "initial_state", "serving_default", "stream"]
 
 # Starts between two frames, which float32 blurs; bends and styles that change within notes.
@@ -76,7 +77,9 @@ def clips(instrument):
 @pytest.fixture(scope="module")
 def frames(instrument):
     """The control frames of both voices: five seconds."""
-    each = [instrument.controls(**instrument.score(voice, {}).rows(0, 10**6), n_frames=1250) for voice in (LONG, SHORT)]
+    each = [
+        instrument.controls(**instrument.score(voice, {}).rows(0, 10**6), n_frames=N_FRAMES) for voice in (LONG, SHORT)
+    ]
     return {name: np.concatenate([of[name].numpy() for of in each]) for name in each[0]}
 
 
@@ -84,7 +87,7 @@ def frames(instrument):
 def test_plain_tensorflow_plays_what_the_instrument_plays(folder, clips, frames, tmp_path):
     asked = {f"serving_default/{name}": value for name, value in request(LONG, SHORT, n_samples=N_SAMPLES).items()}
     asked |= {f"{signature}/{name}": value for name, value in frames.items() for signature in SIGNATURES[::3]}
-    np.savez(tmp_path / "requests.npz", **asked, **{"stream/block_frames": 50})
+    np.savez(tmp_path / "requests.npz", **asked, **{"stream/block_frames": 25})
     command = [sys.executable, str(CLIENT), str(folder), str(tmp_path / "requests.npz"), str(tmp_path / "answers.npz")]
     variables = {name: value for name, value in os.environ.items() if name != "TF_USE_LEGACY_KERAS"}
     answer = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300)
@@ -102,10 +105,10 @@ def test_plain_tensorflow_plays_what_the_instrument_plays(folder, clips, frames,
 
     # The samples after the last frame are played with the frame held, so they are another music.
     drawn = answers["control_frames"]
-    assert drawn.shape == (2, 1250 * HOP)
-    np.testing.assert_allclose(drawn[0, : 1249 * HOP], long[: 1249 * HOP], rtol=0, atol=1e-4)
+    assert drawn.shape == (2, N_FRAMES * HOP)
+    np.testing.assert_allclose(drawn[0, : (N_FRAMES - 1) * HOP], long[: (N_FRAMES - 1) * HOP], rtol=0, atol=1e-4)
     streamed = answers["stream"]
-    np.testing.assert_allclose(streamed[0, HOP:], long[: 1249 * HOP], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(streamed[0, HOP:], long[: (N_FRAMES - 1) * HOP], rtol=0, atol=1e-4)
     np.testing.assert_allclose(streamed[1, HOP:][: N_SAMPLES[1]], short, rtol=0, atol=1e-4)
 
 
