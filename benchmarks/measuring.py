@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import functools
 import json
 import pathlib
@@ -16,6 +17,9 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
+from neural_midi_synth.decoders import on_gpu
+from neural_midi_synth.processors import for_xla
 
 SAME = 1e-4  # of the peak: how near ours must come to stock.
 _MIN_REPEATS, _MAX_REPEATS = 3, 25
@@ -79,6 +83,7 @@ def gradient(
     inputs: Sequence[tf.Tensor],
     fixed: Sequence[tf.Tensor] = (),
     variables: Sequence[tf.Variable] = (),
+    as_trained: bool = False,
 ) -> Callable[[], list[tf.Tensor]]:
     """Makes a call that runs `function(*inputs, *fixed)` forward and backward, in a graph.
 
@@ -87,15 +92,17 @@ def gradient(
         inputs: With respect to which there are gradients.
         fixed: With respect to which there are none.
         variables: With respect to which there are gradients, too.
+        as_trained: Whether the graph is compiled by XLA, as `Instrument.train_step` has it where there is no GPU.
 
     Returns:
         A function without arguments that returns the gradients of the sum of all outputs, each with a weight of its
         own.
     """
+    compiled = as_trained and not on_gpu()
 
-    @tf.function
+    @functools.partial(tf.function, jit_compile=compiled)
     def run(inputs: Sequence[tf.Tensor], fixed: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        with tf.GradientTape() as tape:
+        with for_xla() if compiled else contextlib.nullcontext(), tf.GradientTape() as tape:
             tape.watch(inputs)
             outputs = tf.nest.flatten(function(*inputs, *fixed))
             loss = tf.add_n([tf.reduce_sum(output * _weights(output.shape)) for output in outputs])

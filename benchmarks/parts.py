@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ddsp
@@ -121,12 +121,16 @@ class Parts:
         times = measuring.interleaved(dict(zip(("ours", "stock"), calls)), self._sizes.seconds)
         return Row(name, times["ours"], times["stock"], self._batch_audio, aim=aim, call=calls[0])
 
+    def _gradients(self, pair: Sequence[Callable], *arguments: Sequence[tf.Tensor]) -> list[Callable[[], Any]]:
+        """Forward and backward, ours as it is trained."""
+        return [measuring.gradient(each, *arguments, as_trained=each is pair[0]) for each in pair]
+
     def _harmonic(self, with_gradient: bool) -> list[Row]:
         pair = [group.harmonic for group in self._groups]
         network = [self._parameters[name] for name in ("amplitudes", "harmonic_distribution")]
         if with_gradient:
             name = "harmonic with gradient"
-            calls = [measuring.gradient(each, network, [self._f0_hz]) for each in pair]
+            calls = self._gradients(pair, network, [self._f0_hz])
             first = [[gradient[:, :_EXACT_FRAMES] for gradient in call()] for call in calls]
         else:
             name = "harmonic forward"
@@ -148,12 +152,15 @@ class Parts:
         name = "noise with gradient"
         measuring.check_same(name, ours(magnitudes), filtered(magnitudes))
         measuring.check_same(name, *(measuring.gradient(each, [magnitudes])() for each in (ours, filtered)))
-        return [self._beside(name, [measuring.gradient(each, [magnitudes]) for each in (ours, theirs)])]
+        return [self._beside(name, self._gradients((ours, theirs), [magnitudes]))]
 
     def _reverb(self) -> list[Row]:
         pair = [group.reverb for group in self._groups]
         measuring.check_same("reverb", *(each(self._audio) for each in pair))
-        calls = [measuring.gradient(each, [self._audio], variables=each.trainable_variables) for each in pair]
+        calls = [
+            measuring.gradient(each, [self._audio], variables=each.trainable_variables, as_trained=each is pair[0])
+            for each in pair
+        ]
         measuring.check_same("reverb with gradient", *(call() for call in calls))
         return [self._beside("reverb with gradient", calls)]
 
@@ -162,7 +169,12 @@ class Parts:
             f0_hz = {"f0_hz": self._f0_hz, "fifth_f0_hz": 1.5 * self._f0_hz}  # Ours has no use for the second.
             return group({**dict(zip(stock.HEADS, parameters)), **f0_hz})
 
-        return measuring.gradient(play, list(self._parameters.values()), variables=group.trainable_variables)
+        return measuring.gradient(
+            play,
+            list(self._parameters.values()),
+            variables=group.trainable_variables,
+            as_trained=isinstance(group, processors.ProcessorGroup),
+        )
 
     def _group(self) -> list[Row]:
         name = "processor group with gradient"
@@ -208,9 +220,14 @@ class Parts:
         target, audio = self._features["audio"], self._audio
         plain = [ddsp.losses.SpectralLoss(), SpectralLoss(sample_rate=SAMPLE_RATE, logmag_weight=0.0, mel_weight=0.0)]
         measuring.check_same("spectral loss of magnitudes", *(loss(target, audio) for loss in plain))
-        pair = (material.built("guitar", self._sizes.bindings).spectral_loss, stock.spectral_loss())
-        calls = [measuring.gradient(functools.partial(loss, target), [audio]) for loss in pair]
-        return [self._beside("spectral loss with gradient", calls)]
+        rows = []
+        for name, ours in (("", stock.spectral_loss()), (" of guitar.gin", self._default_loss())):
+            pair = [functools.partial(loss, target) for loss in (ours, stock.spectral_loss())]
+            rows.append(self._beside(f"spectral loss{name} with gradient", self._gradients(pair, [audio])))
+        return rows
+
+    def _default_loss(self) -> ddsp.losses.Loss:
+        return material.built("guitar", self._sizes.bindings).spectral_loss
 
     # The whole.
 
@@ -279,7 +296,7 @@ class Parts:
         ours = processors.Harmonic(sample_rate, hop, n_harmonics)
         theirs = ddsp.synths.Harmonic(n_frames * hop, sample_rate)
         f0_hz = [tf.fill([batch, n_frames, 1], 70.0)]
-        calls = [measuring.gradient(each, network, f0_hz) for each in (ours, theirs)]
+        calls = self._gradients((ours, theirs), network, f0_hz)
         times = measuring.interleaved(dict(zip(("ours", "stock"), calls)), 0.0)
         return times["ours"] / (batch * seconds), times["stock"] / (batch * seconds)
 

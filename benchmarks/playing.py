@@ -23,7 +23,7 @@ from neural_midi_synth.audio import read_audio_info, write_audio
 from neural_midi_synth.instrument import RENDER_BLOCK_SECONDS
 from neural_midi_synth.stream import Stream
 
-_STREAM_FRAMES = 4  # 16 ms
+_BLOCK_SECONDS = 0.016  # Of a stream.
 _REAL_TIME = {"guitar": "60 × real time", "lineage": "15 × real time", "guitar_48k": "20 × real time"}
 
 
@@ -93,7 +93,8 @@ class Playing:
         return rows
 
     def _live(self) -> Stream:
-        return Stream(material.built("guitar_live", self._sizes.bindings), _STREAM_FRAMES)
+        live = material.built("guitar_live", self._sizes.bindings)
+        return Stream(live, round(_BLOCK_SECONDS * live.frame_rate))
 
     def _measure_stream(self) -> dict[str, float]:
         stream = self._live()
