@@ -2,7 +2,7 @@
 
 ddsp's `ProcessorGroup` needs Keras 2, which TensorFlow takes from the package `tf-keras` when `TF_USE_LEGACY_KERAS`
 is set before `tf.keras` is first touched. ddsp also imports `crepe`, whose installation fails on new Pythons and
-which nothing here calls; a placeholder takes its place where it is absent.
+which nothing here calls; a placeholder takes its place where it is absent. XLA is told how wide vectors may be.
 
 Nothing here imports TensorFlow or ddsp: installed packages are looked up by their metadata.
 """
@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 DDSP_VERSION = "3.7.0"
+_VECTOR_WIDTH = "--xla_cpu_prefer_vector_width"
 # There is one stderr for all threads: two that silenced it at once could restore it in the wrong order.
 _STDERR_LOCK = threading.Lock()
 
@@ -41,6 +42,7 @@ def prepare() -> None:
             sys.exit(f"{program}: {error}")
         raise
     stand_in_for_crepe()
+    widen_vectors_of_xla()
 
 
 def check_packages() -> None:
@@ -87,6 +89,19 @@ def stand_in_for_crepe() -> None:
         placeholder = _CrepePlaceholder("crepe", "Placeholder for the pitch tracker that ddsp imports.")
         placeholder.__spec__ = importlib.machinery.ModuleSpec("crepe", loader=None)  # else find_spec("crepe") fails
         sys.modules["crepe"] = placeholder
+
+
+def widen_vectors_of_xla() -> None:
+    """Has XLA use vectors of 512 bits where the processor has them, unless `XLA_FLAGS` chooses otherwise.
+
+    By itself it stops at 256, and a step of training takes a fourteenth longer. A flag that XLA does not know would end
+    Python, so it is set for the TensorFlow that is known to have it.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    known = (_tensorflow_version() or "").startswith(("2.20.", "2.21."))
+    names_a_file = flags and not flags.lstrip().startswith("--")
+    if known and not names_a_file and _VECTOR_WIDTH not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {_VECTOR_WIDTH}=512".lstrip()
 
 
 class _CrepePlaceholder(types.ModuleType):

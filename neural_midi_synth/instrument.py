@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -217,7 +218,7 @@ class Instrument(tf.keras.Model):
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor], list[tf.Tensor]]:
         """The loss, and its gradients with respect to parameters and to the group's variables."""
         variables = self.processor_group.trainable_variables
-        with for_xla(), tf.GradientTape() as tape:
+        with contextlib.nullcontext() if on_gpu() else for_xla(), tf.GradientTape() as tape:
             tape.watch(parameters)
             played = self._play({**parameters, "f0_hz": f0_hz}, group_state, tf.shape(audio)[1])
             loss = self.spectral_loss(audio, played)

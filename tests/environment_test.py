@@ -28,6 +28,20 @@ def test_import_is_cheap_and_switches_to_legacy_keras():
     assert run(code, TF_USE_LEGACY_KERAS="0") == (0, "1 False", "")
 
 
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("", "--xla_cpu_prefer_vector_width=512"),
+        ("--xla_dump_to=there", "--xla_dump_to=there --xla_cpu_prefer_vector_width=512"),
+        ("--xla_cpu_prefer_vector_width=256", "--xla_cpu_prefer_vector_width=256"),
+        ("file_of_flags", "file_of_flags"),
+    ],
+)
+def test_xla_has_wide_vectors_unless_told_otherwise(flags, expected):
+    code = "import os, neural_midi_synth, neural_midi_synth as again; print(os.environ['XLA_FLAGS'])"
+    assert run(code, XLA_FLAGS=flags) == (0, expected, "")
+
+
 def test_public_names_are_listed_before_they_are_imported():
     code = "import neural_midi_synth as nms; print({'load', 'Instrument', 'Voice', 'read_midi'} <= set(dir(nms)))"
     assert run(code) == (0, "True", "")
