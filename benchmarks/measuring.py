@@ -41,6 +41,8 @@ def check_same(what: str, ours: Any, stock: Any, tolerance: float = SAME) -> Non
 def interleaved(calls: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
     """Times calls in turns: the first, the second …, the first again, so that a busy moment hits all of them.
 
+    A turn is two calls, of which the second is timed, as it is when calls of one kind follow each other.
+
     Args:
         calls: What to call, by name. Each is called once before, which traces its graph.
         seconds: How long to repeat; three times in any case.
@@ -56,6 +58,7 @@ def interleaved(calls: Mapping[str, Callable[[], Any]], seconds: float) -> dict[
         if repeat >= _MIN_REPEATS and time.perf_counter() - began > seconds:
             break
         for name, call in calls.items():
+            _finished(call())
             start = time.perf_counter()
             _finished(call())
             times[name].append(time.perf_counter() - start)
