@@ -21,13 +21,13 @@ def write_aside(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     `path` is as it was.
 
     Args:
-      path: File or folder to write. Its parent folders are made.
+        path: File or folder to write. Its parent folders are made.
 
     Yields:
-      The path to write to.
+        The path to write to.
 
     Raises:
-      DataError: The parent folder can't be made or written to.
+        DataError: The parent folder can't be made or written to.
     """
     path = pathlib.Path(path)
     aside = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
@@ -57,10 +57,10 @@ def check_writable(path: str | os.PathLike) -> None:
     """Checks, before long work, that a file or folder can be made; makes nothing yet.
 
     Args:
-      path: File or folder.
+        path: File or folder.
 
     Raises:
-      DataError: What is there already of its parent folders is no folder, or is not to be written to.
+        DataError: What is there already of its parent folders is no folder, or is not to be written to.
     """
     path = pathlib.Path(path)
     nearest = next(each for each in (path, *path.absolute().parents) if each.exists())

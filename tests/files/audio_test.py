@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from neural_midi_synth import audio
 from neural_midi_synth.errors import DataError
+from neural_midi_synth.files import audio
 
 SAMPLE_RATE = 44_100
 
@@ -122,6 +122,38 @@ def test_tags_around_an_mp3_are_no_damage(tmp_path):
     path.write_bytes(head + path.read_bytes() + b"TAG" + b"riff".ljust(125, b"\0"))
     read, _ = audio.read_audio(path)
     assert len(read) == len(samples)
+    assert _lag(read, samples) == 0
+
+
+def _claim_frames(path: pathlib.Path, n_frames: int) -> None:
+    """Writes another number of frames (of 1152 samples) into the header that the encoder of an mp3 left."""
+    content = bytearray(path.read_bytes())
+    header = max(content.find(b"Xing"), content.find(b"Info"))
+    assert header > 0 and content[header + 7] & 1  # The flag that says that frames are counted.
+    content[header + 8 : header + 12] = n_frames.to_bytes(4, "big")
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("mode", ["VARIABLE", "CONSTANT"])
+def test_an_mp3_header_is_not_believed_beyond_the_size_of_the_file(tmp_path, mode, capfd):
+    path = tmp_path / "take.mp3"
+    samples = _plucks(3 * SAMPLE_RATE)
+    soundfile.write(path, samples, SAMPLE_RATE, format="MP3", bitrate_mode=mode, compression_level=0.2)
+    assert len(audio.read_audio(path)[0]) == len(samples)
+    _claim_frames(path, 2**32 - 1)
+    assert "its header tells of 11219506" in _error(path)
+    with pytest.raises(DataError, match="Export it again"):
+        audio.read_audio_info(path)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_mp3_that_is_shorter_than_its_header_says_is_read_as_far_as_it_goes(tmp_path):
+    path = tmp_path / "take.mp3"
+    samples = _plucks(3 * SAMPLE_RATE)
+    soundfile.write(path, samples, SAMPLE_RATE, format="MP3", bitrate_mode="CONSTANT", compression_level=0.2)
+    _claim_frames(path, 1_000)  # 26 s.
+    read, _ = audio.read_audio(path)
+    assert 0 <= len(read) - len(samples) < 2 * 1152  # What the encoder appended to fill its last frames.
     assert _lag(read, samples) == 0
 
 

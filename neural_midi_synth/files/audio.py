@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import pathlib
 import tempfile
@@ -13,7 +14,7 @@ import numpy as np
 
 from neural_midi_synth.environment import silent_stderr
 from neural_midi_synth.errors import DataError
-from neural_midi_synth.outputs import write_aside
+from neural_midi_synth.files.outputs import write_aside
 
 if TYPE_CHECKING:
     import soundfile
@@ -36,6 +37,8 @@ AUDIO_SUFFIXES = tuple(_FORMATS)
 MAX_SAMPLE_RATE = 192_000
 # libsndfile's Vorbis encoder keeps a whole write on the stack, and overflows it with minutes of audio at once.
 _BLOCK_FRAMES = 65536
+# Bits per second of the sparsest mp3 (MPEG-2, layer III): no mp3 holds more sound than its size at this rate.
+_LOWEST_MP3_BIT_RATE = 8000
 
 
 def read_audio(path: str | os.PathLike, sample_rate: int | None = None) -> tuple[np.ndarray, int]:
@@ -45,59 +48,73 @@ def read_audio(path: str | os.PathLike, sample_rate: int | None = None) -> tuple
     mp3 of variable bit rate that does not tell its length is read as far as its first frames let expect.
 
     Args:
-      path: A .wav, .flac, .mp3 or .ogg file of any sample rate and channel count.
-      sample_rate: Resampled to this many samples per second with soxr's best quality; None keeps the file's.
+        path: A .wav, .flac, .mp3 or .ogg file of any sample rate and channel count.
+        sample_rate: Resampled to this many samples per second with soxr's best quality; None keeps the file's.
 
     Returns:
-      `[n]` float32 samples, at least one, where full scale is [-1, 1] (float files and decoders may go a little
-      beyond), and their sample rate. Resampling n samples from rate a to b gives n * b / a, rounded half up.
+        `[n]` float32 samples, at least one, where full scale is [-1, 1] (float files and decoders may go a little
+        beyond), and their sample rate. Resampling n samples from rate a to b gives n * b / a, rounded half up.
 
     Raises:
-      DataError: The file is missing, empty, damaged or of another kind, or contains NaN or infinite samples.
+        DataError: The file is missing, empty, damaged or of another kind, or contains NaN or infinite samples.
     """
     import soundfile
-    import soxr
 
     path = pathlib.Path(path)
     blocks = []
     position = 0
     with _open(path) as file:
         file_rate = file.samplerate
-        # Block after block takes the least memory. But soundfile seeks after each read, and libsndfile's mp3 decoder
-        # is not exact after a seek, so an mp3 is read at once.
-        n_block = max(file.frames, 1) if file.format == "MP3" else _BLOCK_FRAMES
         try:
-            while len(block := file.read(n_block, dtype="float32", always_2d=True)):
+            # Block after block: a header is not believed before the sound has come.
+            while len(block := file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):
                 mono = block.mean(axis=1)
                 _check_finite(mono, path, position, file_rate)
                 blocks.append(mono)
                 position += len(mono)
         except soundfile.LibsndfileError as error:
-            # The mp3 decoder does not always tell where.
-            where = f" after {file.tell() / file_rate:.1f} s" if file.tell() else ""
+            where = f" after {position / file_rate:.1f} s" if position else ""
             raise DataError(f"{path}: is damaged{where}. Export or copy it again.") from error
     if not position:
         raise DataError(f"{path}: has no samples. Export it again.")
     samples = np.concatenate(blocks)
-    if sample_rate is None or sample_rate == file_rate:
+    if sample_rate is None:
         return samples, file_rate
-    n_samples = max((2 * len(samples) * sample_rate + file_rate) // (2 * file_rate), 1)
-    resampled = soxr.resample(samples, file_rate, sample_rate, quality="VHQ")[:n_samples]
-    return np.pad(resampled, (0, n_samples - len(resampled))), sample_rate
+    return resample(samples, file_rate, sample_rate), sample_rate
+
+
+def resample(samples: np.ndarray, from_rate: float, to_rate: float) -> np.ndarray:
+    """Resamples with soxr's best quality; nothing happens where the rates are equal.
+
+    Args:
+        samples: `[n]` float32, at least one.
+        from_rate: Samples per second; need not be whole.
+        to_rate: Samples per second; need not be whole.
+
+    Returns:
+        float32 `[n * to_rate / from_rate]`, rounded half up, at least one.
+    """
+    import soxr
+
+    if from_rate == to_rate:
+        return samples
+    n_samples = max(math.floor(len(samples) * to_rate / from_rate + 0.5), 1)
+    resampled = soxr.resample(samples, from_rate, to_rate, quality="VHQ")[:n_samples]
+    return np.pad(resampled, (0, n_samples - len(resampled)))
 
 
 def read_audio_info(path: str | os.PathLike) -> tuple[float, int, int]:
     """Reads what an audio file's header says, without decoding the file.
 
     Args:
-      path: A .wav, .flac, .mp3 or .ogg file.
+        path: A .wav, .flac, .mp3 or .ogg file.
 
     Returns:
-      Duration in seconds, samples per second, and number of channels. An mp3 without a header of its encoder's has
-      its duration estimated.
+        Duration in seconds, samples per second, and number of channels. An mp3 without a header of its encoder's has
+        its duration estimated.
 
     Raises:
-      DataError: The file is missing, empty, damaged or of another kind.
+        DataError: The file is missing, empty, damaged or of another kind.
     """
     with _open(pathlib.Path(path)) as file:
         return file.frames / file.samplerate, file.samplerate, file.channels
@@ -111,13 +128,13 @@ def write_audio(path: str | os.PathLike, samples: np.ndarray | Iterable[np.ndarr
     not grow with the length of what comes in blocks; they wait on disk until the peak is known.
 
     Args:
-      path: Ends in .wav, .flac, .mp3 or .ogg.
-      samples: `[n]` float, at least one, where full scale is [-1, 1]; or blocks of them, as `render_blocks` gives.
-      sample_rate: Samples per second.
+        path: Ends in .wav, .flac, .mp3 or .ogg.
+        samples: `[n]` float, at least one, where full scale is [-1, 1]; or blocks of them, as `render_blocks` gives.
+        sample_rate: Samples per second.
 
     Raises:
-      DataError: The suffix is another, the format does not have this sample rate, samples are NaN or infinite, or
-        the file can't be written.
+        DataError: The suffix is another, the format does not have this sample rate, samples are NaN or infinite, or
+            the file can't be written.
     """
     import soundfile
     from absl import logging
@@ -175,8 +192,14 @@ def _choices() -> str:
 
 @contextlib.contextmanager
 def _open(path: pathlib.Path) -> Iterator[soundfile.SoundFile]:
-    """Opens an audio file for reading, or says why that can't be done."""
+    """Opens an audio file for reading from its beginning to its end, or says why that can't be done."""
     import soundfile
+
+    class Sequential(soundfile.SoundFile):
+        """Reads without the seek that soundfile makes after each block: after one, mp3 samples are not exact."""
+
+        def seekable(self) -> bool:
+            return False
 
     if path.is_dir():
         raise DataError(f"{path}: is a folder. Give an audio file.")
@@ -192,11 +215,17 @@ def _open(path: pathlib.Path) -> Iterator[soundfile.SoundFile]:
         if path.suffix.lower() == ".mp3":
             stack.enter_context(silent_stderr())
         try:
-            file = stack.enter_context(soundfile.SoundFile(path))
+            file = stack.enter_context(Sequential(path))
         except soundfile.LibsndfileError as error:
             raise DataError(
                 f"{path}: is not audio, whatever its name, or is damaged. Export it again as {_choices()}."
             ) from error
+        longest = path.stat().st_size * 8 / _LOWEST_MP3_BIT_RATE
+        if file.format == "MP3" and file.frames > longest * file.samplerate:
+            raise DataError(
+                f"{path}: its header tells of {file.frames / file.samplerate:.0f} s of sound, but a file of this size "
+                f"holds {longest:.0f} s at most. Export it again."
+            )
         yield file
 
 

@@ -1,0 +1,4 @@
+"""Sound files in and out, and outputs that are whole or not there.
+
+Imports `errors` and `environment`, nothing else of the package.
+"""
