@@ -1,0 +1,331 @@
+"""Standard MIDI Files: read as pieces and parts, and written."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import os
+import pathlib
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from neural_midi_synth.errors import DataError
+from neural_midi_synth.files.outputs import write_aside
+from neural_midi_synth.midi.allocation import newest_wins
+from neural_midi_synth.midi.events import PARAMETER_CONTROLLERS, Fact, MidiChannel, as_midi
+from neural_midi_synth.midi.note_sequences import from_note_sequence, source_name
+from neural_midi_synth.midi.parts import DRUM_CHANNEL, ChannelEvents, Part, best_part, choose_piece, group_parts
+from neural_midi_synth.midi.pieces import Piece, Voice, check_midi_pitches
+
+if TYPE_CHECKING:
+    import mido
+    from note_seq.protobuf import music_pb2
+
+__all__ = ["MIDI_SUFFIXES", "Part", "best_part", "read_midi", "read_parts", "write_midi"]
+
+# Names of MIDI files end in one of these, in any mixture of capitals.
+MIDI_SUFFIXES = (".mid", ".midi")
+_DEFAULT_TEMPO = 500_000  # microseconds per beat
+_WRITE_TICKS_PER_BEAT = 960
+# This is seven hours at 120 beats a minute and 960 ticks a beat; beyond it the file is damaged.
+_MAX_TICKS = 50_000_000
+# Meta event 0x59 is a key signature of two bytes. The second is C major, which stands in for keys that do not exist.
+_KEY_SIGNATURE, _C_MAJOR = re.compile(rb"\xff\x59\x02..", re.DOTALL), b"\xff\x59\x02\x00\x00"
+
+
+def read_midi(
+    source: str | os.PathLike | music_pb2.NoteSequence,
+    track: int | str | None = None,
+    midi_channel: int | None = None,
+    all_tracks: bool = False,
+) -> Piece:
+    """Reads the voices of one instrument from a Standard MIDI File of type 0 or 1, or from a NoteSequence.
+
+    Tempo changes are honoured wherever they are. Control changes and pitch bends on a track without notes belong to
+    every note on their MIDI channel. Notes are paired first in, first out; the sustain pedal (CC64) holds them until
+    it rises; pitch bends are in semitones by the range that registered parameter 0 sets (two semitones unless set).
+
+    Notes on several MIDI channels that are the strings of one instrument (each monophonic, no two programs, no drums)
+    are a voice each. Other notes are allocated to voices, a legato line to one; see `midi.allocation`.
+
+    Args:
+        source: The file, or a NoteSequence, each instrument of which counts as a track with its own MIDI channel.
+        track: Number of the track in the file, from 1, or its name; needed when several tracks have notes.
+        midi_channel: 1..16; needed when notes are on several MIDI channels that are not strings of one instrument.
+        all_tracks: Whether to read all instruments, but for drums, as one piece.
+
+    Returns:
+        The piece, with at least one note in each voice, and none overlapping in a voice.
+
+    Raises:
+        DataError: The file is missing, damaged or has no notes; or it has several instruments, and `track`,
+            `midi_channel` and `all_tracks` do not choose.
+    """
+    channels, name = _read(source)
+    return choose_piece(channels, name, track, midi_channel, all_tracks)
+
+
+def read_parts(source: str | os.PathLike | music_pb2.NoteSequence) -> list[Part]:
+    """Reads all instruments of a file, at least one.
+
+    Args:
+        source: As for `read_midi`.
+
+    Returns:
+        The parts, in the order of tracks and MIDI channels.
+
+    Raises:
+        DataError: The file is missing, damaged or has no notes.
+    """
+    return group_parts(*_read(source))
+
+
+def _read(source: str | os.PathLike | music_pb2.NoteSequence) -> tuple[list[ChannelEvents], str]:
+    """Reads each MIDI channel of each track that has notes; returns them with the name of their source."""
+    if not isinstance(source, str | os.PathLike):
+        return from_note_sequence(source), source_name(source)
+    path = pathlib.Path(source)
+    midi = _load(path)
+    tracks = [_Track(i, messages) for i, messages in enumerate(midi.tracks, start=1)]
+    found = sorted({(track.number, channel) for track in tracks for channel in track.channels_with_notes})
+    if not found:
+        raise DataError(f"{path}: has no notes. Export the track that has them.")
+    clock = _Clock(tracks, midi.ticks_per_beat)
+    channels = []
+    for number, channel in found:
+        track = tracks[number - 1]
+        if track.end_tick > _MAX_TICKS:
+            raise DataError(
+                f"{path}: lasts {track.end_tick} ticks, so it is probably damaged. Export it again, or cut it."
+            )
+        about = (number, track.name, channel + 1, _program(tracks, track, channel), channel + 1 == DRUM_CHANNEL)
+        events = ChannelEvents.of(_facts(tracks, track, channel, clock), *about)
+        if len(events.notes):
+            channels.append(events)
+    if not channels:
+        raise DataError(f"{path}: all its notes have no length. Give them one and export it again.")
+    return channels, str(path)
+
+
+def _load(path: pathlib.Path) -> mido.MidiFile:
+    """Parses a file, or says why that can't be done."""
+    import mido
+
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder. Give a MIDI file.")
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file. Check its name.") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}). Check its permissions.") from error
+    if not content:
+        raise DataError(f"{path}: is empty (0 bytes). Export the MIDI again.")
+    if content[:4] != b"MThd":
+        raise DataError(f"{path}: is not a Standard MIDI file, whatever its name. Export it as one (type 0 or 1).")
+    try:
+        try:
+            midi = mido.MidiFile(file=io.BytesIO(content), clip=True)
+        except mido.KeySignatureError:
+            # Files in the wild have keys that do not exist. Nothing here depends on them.
+            midi = mido.MidiFile(file=io.BytesIO(_KEY_SIGNATURE.sub(_C_MAJOR, content)), clip=True)
+    except EOFError as error:
+        raise DataError(f"{path}: is cut short. Export or copy it again.") from error
+    except Exception as error:
+        # Damaged files end in whatever exception the damage leads to: any of them means the same.
+        raise DataError(f"{path}: is damaged ({_one_line(error)}). Export it again.") from error
+    if midi.type not in (0, 1):
+        raise DataError(f"{path}: is a MIDI file of type {midi.type}. Export it as type 0 or 1.")
+    if midi.ticks_per_beat <= 0:
+        raise DataError(
+            f"{path}: counts time in SMPTE frames or not at all. Export it with ticks per beat (quarter note)."
+        )
+    return midi
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+class _Track:
+    """A track of a file with the ticks of its messages.
+
+    Attributes:
+        number: From 1.
+        name: May be empty.
+        messages: Pairs of tick and message, in the order of the file.
+        end_tick: Where the track ends.
+        channels_with_notes: MIDI channels, from 0, of its notes.
+    """
+
+    def __init__(self, number: int, messages: mido.MidiTrack) -> None:
+        self.number = number
+        self.messages: list[tuple[int, mido.Message]] = []
+        self.channels_with_notes: set[int] = set()
+        name, self.end_tick = "", 0
+        for message in messages:
+            self.end_tick += message.time
+            self.messages.append((self.end_tick, message))
+            if message.type == "note_on" and message.velocity > 0:
+                self.channels_with_notes.add(message.channel)
+            elif message.type == "track_name" and not name:
+                name = message.name
+        with contextlib.suppress(UnicodeError):
+            name = name.encode("latin1").decode("utf-8")  # mido decodes as Latin-1.
+        self.name = "".join(c if c.isprintable() else " " for c in name).strip()
+
+
+class _Clock:
+    """Converts ticks to seconds by the tempo changes of all tracks."""
+
+    def __init__(self, tracks: list[_Track], ticks_per_beat: int) -> None:
+        changes = [
+            (tick, message.tempo)
+            for track in tracks
+            for tick, message in track.messages
+            if message.type == "set_tempo" and message.tempo > 0 and tick <= _MAX_TICKS
+        ]
+        changes = [(0, _DEFAULT_TEMPO), *sorted(changes, key=lambda change: change[0])]
+        self._ticks = np.array([tick for tick, _ in changes], np.float64)
+        self._seconds_per_tick = np.array([tempo for _, tempo in changes]) / 1e6 / ticks_per_beat
+        durations = np.diff(self._ticks) * self._seconds_per_tick[:-1]
+        self._seconds = np.concatenate([[0.0], np.cumsum(durations)])
+
+    def seconds(self, ticks: np.ndarray) -> np.ndarray:
+        """Returns the times of ticks in seconds."""
+        i = np.searchsorted(self._ticks, ticks, side="right") - 1
+        return self._seconds[i] + (ticks - self._ticks[i]) * self._seconds_per_tick[i]
+
+
+def _program(tracks: list[_Track], own: _Track, channel: int) -> int | None:
+    """Returns the first program on a MIDI channel of a track, else the first on that MIDI channel without notes."""
+    for track in (own, *(track for track in tracks if not track.channels_with_notes)):
+        for _, message in track.messages:
+            if message.type == "program_change" and message.channel == channel:
+                return message.program
+    return None
+
+
+def _facts(tracks: list[_Track], own: _Track, channel: int, clock: _Clock) -> Iterator[Fact]:
+    """Plays the events of one MIDI channel of a track to a `MidiChannel`.
+
+    Besides its own events it gets control changes and bends of tracks without notes, and what sets parameters (the
+    bend range) on other tracks. At one tick those of tracks without notes come first, its own last. Notes that nothing
+    ends last to the end of their track.
+    """
+    events = []
+    for track in tracks:
+        is_own, is_control_track = track is own, not track.channels_with_notes
+        rank = 2 if is_own else 0 if is_control_track else 1
+        for tick, message in track.messages:
+            if tick > _MAX_TICKS or message.is_meta or getattr(message, "channel", None) != channel:
+                continue
+            is_note = message.type in ("note_on", "note_off")
+            is_control = message.type in ("control_change", "pitchwheel")
+            is_parameter = message.type == "control_change" and message.control in PARAMETER_CONTROLLERS
+            if is_parameter or (is_control and is_control_track) or (is_own and (is_note or is_control)):
+                events.append((tick, rank, message))
+    events.sort(key=lambda event: event[:2])
+    times = clock.seconds(np.array([own.end_tick, *(tick for tick, _, _ in events)], np.float64)).tolist()
+
+    midi_channel = MidiChannel()
+    for time, (_, _, message) in zip(times[1:], events):
+        if message.type == "note_on":
+            yield from midi_channel.note_on(time, message.note, message.velocity)
+        elif message.type == "note_off":
+            yield from midi_channel.note_off(time, message.note)
+        elif message.type == "control_change":
+            yield from midi_channel.control_change(time, message.control, message.value)
+        else:
+            yield from midi_channel.pitch_wheel(time, message.pitch)
+    yield from midi_channel.end(times[0])
+
+
+def write_midi(music: Piece | Voice, path: str | os.PathLike, tempo: float = 120.0) -> None:
+    """Writes a piece as a Standard MIDI File of type 0, with 960 ticks per beat.
+
+    One voice is on MIDI channel 1. Several have a MIDI channel each, in order and without channel 10, so that reading
+    the file gives the same voices, but for those without notes. More than 15 voices fit only if they share their
+    controls: all are on MIDI channel 1 then, and reading allocates the notes anew.
+
+    Where there are pitch bends, their range is written (registered parameter 0) as wide as they need, in place of the
+    controllers of the voice that set such parameters. What ended before time 0 is left out, and what began before it
+    begins there.
+
+    Args:
+        music: A piece or a voice whose notes have whole pitches in 0..127.
+        path: The file.
+        tempo: Beats per minute.
+
+    Raises:
+        DataError: The file can't be written.
+        ValueError: A pitch is not a MIDI note number, a bend is wider than 127 semitones, or there are more than 15
+            voices with controls of their own.
+    """
+    import mido
+
+    piece = Piece.of(music)
+    check_midi_pitches(piece)
+    ticks_per_second = _WRITE_TICKS_PER_BEAT * tempo / 60.0
+    midi = mido.MidiFile(type=0, ticks_per_beat=_WRITE_TICKS_PER_BEAT)
+    messages = [(0, mido.MetaMessage("set_tempo", tempo=mido.bpm2tempo(tempo)))]
+    for voice, channel in _on_midi_channels(piece):
+        messages += _messages(voice, channel, ticks_per_second)
+    track, last_tick = mido.MidiTrack(), 0
+    for tick, message in sorted(messages, key=lambda event: event[0]):
+        track.append(message.copy(time=tick - last_tick))
+        last_tick = tick
+    midi.tracks.append(track)
+    with write_aside(path) as aside:
+        midi.save(aside)
+
+
+def _on_midi_channels(piece: Piece) -> list[tuple[Voice, int]]:
+    """Gives each voice of a piece a MIDI channel, from 0."""
+    if len(piece.voices) == 1:
+        return [(piece.voices[0], 0)]
+    channels = [channel for channel in range(16) if channel + 1 != DRUM_CHANNEL]
+    if len(piece.voices) <= len(channels):
+        # Only what is monophonic is read as strings.
+        voices = [dataclasses.replace(voice, notes=newest_wins(voice.notes)) for voice in piece.voices]
+        return list(zip(voices, channels))
+    first = piece.voices[0]
+    for voice in piece.voices:
+        if not (
+            np.array_equal(voice.control_changes, first.control_changes)
+            and np.array_equal(voice.pitch_bends, first.pitch_bends)
+        ):
+            raise ValueError(
+                f"A MIDI file holds {len(channels)} voices with controls of their own, not {len(piece.voices)}."
+            )
+    return [(dataclasses.replace(first, notes=piece.notes), 0)]
+
+
+def _messages(voice: Voice, channel: int, ticks_per_second: float) -> list[tuple[int, mido.Message]]:
+    """Returns the messages of a voice with their ticks; those of one tick are in the order to be written."""
+    import mido
+
+    def tick(time: float) -> int:
+        return max(round(time * ticks_per_second), 0)
+
+    control_changes, wheel = as_midi(voice.control_changes, voice.pitch_bends)
+    controls = [
+        (tick(time), mido.Message("control_change", channel=channel, control=int(number), value=int(value)))
+        for time, number, value in control_changes
+    ]
+    bends = [(tick(time), mido.Message("pitchwheel", channel=channel, pitch=int(value))) for time, value in wheel]
+    ends, starts = [], []
+    notes = voice.notes[voice.notes[:, 1] > 0.0]
+    next_starts = [*(tick(start) for start in notes[1:, 0]), None]
+    for (start, end, pitch, velocity), next_start in zip(notes, next_starts):
+        if tick(end) == tick(start) == next_start:
+            continue  # Shorter than half a tick, and the next note begins: they would be a chord.
+        ends.append((max(tick(end), tick(start) + 1), mido.Message("note_off", channel=channel, note=int(pitch))))
+        velocity = min(max(round(velocity), 1), 127)
+        starts.append((tick(start), mido.Message("note_on", channel=channel, note=int(pitch), velocity=velocity)))
+    # A note that ends where the pedal goes down has ended before.
+    return [*ends, *controls, *bends, *starts]
