@@ -8,8 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from neural_midi_synth import configs
-from neural_midi_synth.instrument import Instrument, build, configure
-from neural_midi_synth.notes import Voice
+from neural_midi_synth.instrument.instrument import Instrument
+from neural_midi_synth.instrument.loading import build, configure
+from neural_midi_synth.midi.notes import Voice
 
 
 def built(config: str, bindings: Sequence[str]) -> Instrument:

@@ -15,9 +15,9 @@ import stock
 import tensorflow as tf
 from rows import HOP, SAMPLE_RATE, Row, Sizes
 
-from neural_midi_synth import processors
-from neural_midi_synth.instrument import Instrument
-from neural_midi_synth.losses import SpectralLoss
+from neural_midi_synth.instrument import processors
+from neural_midi_synth.instrument.instrument import Instrument
+from neural_midi_synth.instrument.losses import SpectralLoss
 
 # Later on stock is not exact to 1e-4: it adds up the phase of each harmonic in float32.
 _EXACT_FRAMES = 1

@@ -19,9 +19,9 @@ import tensorflow as tf
 from parts import Parts
 from rows import SAMPLE_RATE, Row, Sizes, length
 
-from neural_midi_synth.audio import read_audio_info, write_audio
-from neural_midi_synth.instrument import RENDER_BLOCK_SECONDS
-from neural_midi_synth.stream import Stream
+from neural_midi_synth.files.audio import read_audio_info, write_audio
+from neural_midi_synth.instrument.rendering import BLOCK_SECONDS
+from neural_midi_synth.playing.stream import Stream
 
 _BLOCK_SECONDS = 0.016  # Of a stream.
 _REAL_TIME = {"guitar": "60 × real time", "lineage": "15 × real time", "guitar_48k": "20 × real time"}
@@ -134,7 +134,7 @@ class Playing:
         return [Row("data set, the demo guitar's takes", seconds, audio=audio)]
 
     def _steps(self) -> list[Row]:
-        from neural_midi_synth import training
+        from neural_midi_synth.training import loop as training
         from neural_midi_synth.data_prep import midi_audio
 
         instrument = material.built("guitar", self._sizes.bindings)

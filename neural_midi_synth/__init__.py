@@ -17,13 +17,16 @@ from neural_midi_synth.errors import DataError
 environment.prepare()
 
 __version__ = "0.1.0"
-__all__ = ["DataError", "Instrument", "Voice", "load", "read_midi"]
+__all__ = ["DataError", "Instrument", "Piece", "Stream", "Voice", "load", "read_midi", "write_midi"]
 
 _LAZY = {
-    "Instrument": "neural_midi_synth.instrument",
-    "Voice": "neural_midi_synth.notes",
-    "load": "neural_midi_synth.instrument",
-    "read_midi": "neural_midi_synth.notes",
+    "Instrument": "neural_midi_synth.instrument.instrument",
+    "Piece": "neural_midi_synth.midi.pieces",
+    "Stream": "neural_midi_synth.playing.stream",
+    "Voice": "neural_midi_synth.midi.pieces",
+    "load": "neural_midi_synth.instrument.loading",
+    "read_midi": "neural_midi_synth.midi.standard_midi_file",
+    "write_midi": "neural_midi_synth.midi.standard_midi_file",
 }
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from absl import flags
 
-from neural_midi_synth.audio import write_audio
-from neural_midi_synth.notes import Voice, write_midi
+from neural_midi_synth.files.audio import write_audio
+from neural_midi_synth.midi.notes import Voice, write_midi
 
 # As the commands set it, before TensorFlow is imported: here they run in a Python that has it already.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -22,11 +22,11 @@ from absl import flags
 import neural_midi_synth as nms
 import neural_midi_synth.training  # noqa: F401  (gin configures it)
 from neural_midi_synth import configs, environment
-from neural_midi_synth.audio import write_audio
+from neural_midi_synth.files.audio import write_audio
 from neural_midi_synth.data_prep.midi_audio import build as build_data_set
 from neural_midi_synth.data_prep.midi_audio import takes
-from neural_midi_synth.instrument import CONFIG_NAME, build, configure
-from neural_midi_synth.stream import Stream
+from neural_midi_synth.instrument.loading import CONFIG_NAME, build, configure
+from neural_midi_synth.playing.stream import Stream
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGES = {path.relative_to(ROOT).as_posix(): path for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")))}

@@ -7,8 +7,8 @@ import shutil
 import numpy as np
 import pytest
 
-from neural_midi_synth import metrics, report
-from neural_midi_synth.audio import read_audio, write_audio
+from neural_midi_synth.evaluation import metrics, page
+from neural_midi_synth.files.audio import read_audio, write_audio
 
 pytestmark = pytest.mark.slow
 

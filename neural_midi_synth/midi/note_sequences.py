@@ -11,7 +11,7 @@ import numpy as np
 
 from neural_midi_synth.errors import DataError
 from neural_midi_synth.midi.events import WHEEL_STEPS, Fact, MidiChannel, as_midi
-from neural_midi_synth.midi.parts import ChannelEvents
+from neural_midi_synth.midi.parts import ChannelEvents, as_strings
 from neural_midi_synth.midi.pieces import Piece, Voice, check_midi_pitches
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ def to_note_sequence(music: Piece | Voice) -> music_pb2.NoteSequence:
     piece = Piece.of(music)
     check_midi_pitches(piece)
     sequence = _import_note_seq().NoteSequence()
-    for instrument, voice in enumerate(piece.voices):
+    voices = piece.voices if len(piece.voices) == 1 else as_strings(piece)
+    for instrument, voice in enumerate(voices):
         control_changes, wheel = as_midi(voice.control_changes, voice.pitch_bends)
         for start, end, pitch, velocity in voice.notes[voice.notes[:, 1] > 0.0]:
             sequence.notes.add(

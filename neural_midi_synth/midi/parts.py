@@ -10,7 +10,7 @@ import numpy as np
 
 from neural_midi_synth.errors import DataError
 from neural_midi_synth.midi.allocation import divide, is_monophonic, newest_wins
-from neural_midi_synth.midi.events import Bent, ControlChanged, Fact, NoteBegan
+from neural_midi_synth.midi.events import PEDAL_DOWN, SUSTAIN_PEDAL, Bent, ControlChanged, Fact, NoteBegan
 from neural_midi_synth.midi.pieces import Piece, Voice
 
 DRUM_CHANNEL = 10
@@ -154,6 +154,34 @@ def _string_wise(channels: Sequence[ChannelEvents], source: str) -> Part:
     program = next((string.program for string in strings if string.program is not None), None)
     numbers = tuple(string.midi_channel for string in strings)
     return Part(first.track, first.name, numbers, program, False, piece, source)
+
+
+def as_strings(piece: Piece) -> list[Voice]:
+    """Readies voices to be written string-wise, such that reading gives the same notes: the inverse of `group_parts`.
+
+    Args:
+        piece: Whatever was read or made.
+
+    Returns:
+        Its voices, without overlapping notes. Where a note ends although the pedal (CC64) is down, and no other note
+        ends it, the pedal is lifted for a moment.
+    """
+    strings = []
+    for voice in piece.voices:
+        notes, changes = newest_wins(voice.notes), voice.control_changes
+        pedal = changes[changes[:, 1] == SUSTAIN_PEDAL]
+        lifts_at = changes[(changes[:, 1] == SUSTAIN_PEDAL) & (changes[:, 2] < PEDAL_DOWN), 0]
+        ends = notes[~np.isin(notes[:, 1], notes[:, 0]) & ~np.isin(notes[:, 1], lifts_at), 1]
+        before = np.searchsorted(pedal[:, 0], ends, side="left") - 1
+        lifts = [
+            (end, SUSTAIN_PEDAL, value)
+            for end, i in zip(ends, before)
+            if i >= 0 and pedal[i, 2] >= PEDAL_DOWN
+            for value in (0, pedal[i, 2])
+        ]
+        changes = np.concatenate([np.reshape(lifts, [-1, 3]), changes])
+        strings.append(Voice(notes, changes, voice.pitch_bends))
+    return strings
 
 
 def _allocated(channel: ChannelEvents, source: str) -> Part:

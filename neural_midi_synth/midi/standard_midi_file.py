@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import io
 import os
 import pathlib
 import re
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from neural_midi_synth.errors import DataError
 from neural_midi_synth.files.outputs import write_aside
-from neural_midi_synth.midi.allocation import newest_wins
-from neural_midi_synth.midi.events import PARAMETER_CONTROLLERS, Fact, MidiChannel, as_midi
+from neural_midi_synth.midi.events import as_midi
 from neural_midi_synth.midi.note_sequences import from_note_sequence, source_name
-from neural_midi_synth.midi.parts import DRUM_CHANNEL, ChannelEvents, Part, best_part, choose_piece, group_parts
+from neural_midi_synth.midi.parts import (
+    DRUM_CHANNEL,
+    ChannelEvents,
+    Part,
+    as_strings,
+    best_part,
+    choose_piece,
+    group_parts,
+)
 from neural_midi_synth.midi.pieces import Piece, Voice, check_midi_pitches
+from neural_midi_synth.midi.tracks import MAX_TICKS, Clock, SharedEvents, Track, play
 
 if TYPE_CHECKING:
     import mido
@@ -29,10 +35,7 @@ __all__ = ["MIDI_SUFFIXES", "Part", "best_part", "read_midi", "read_parts", "wri
 
 # Names of MIDI files end in one of these, in any mixture of capitals.
 MIDI_SUFFIXES = (".mid", ".midi")
-_DEFAULT_TEMPO = 500_000  # microseconds per beat
 _WRITE_TICKS_PER_BEAT = 960
-# This is seven hours at 120 beats a minute and 960 ticks a beat; beyond it the file is damaged.
-_MAX_TICKS = 50_000_000
 # Meta event 0x59 is a key signature of two bytes. The second is C major, which stands in for keys that do not exist.
 _KEY_SIGNATURE, _C_MAJOR = re.compile(rb"\xff\x59\x02..", re.DOTALL), b"\xff\x59\x02\x00\x00"
 
@@ -90,20 +93,22 @@ def _read(source: str | os.PathLike | music_pb2.NoteSequence) -> tuple[list[Chan
         return from_note_sequence(source), source_name(source)
     path = pathlib.Path(source)
     midi = _load(path)
-    tracks = [_Track(i, messages) for i, messages in enumerate(midi.tracks, start=1)]
+    tracks = [Track(i, messages) for i, messages in enumerate(midi.tracks, start=1)]
     found = sorted({(track.number, channel) for track in tracks for channel in track.channels_with_notes})
     if not found:
         raise DataError(f"{path}: has no notes. Export the track that has them.")
-    clock = _Clock(tracks, midi.ticks_per_beat)
+    clock = Clock(tracks, midi.ticks_per_beat)
+    shared = {channel: SharedEvents(tracks, channel) for channel in {channel for _, channel in found}}
     channels = []
     for number, channel in found:
         track = tracks[number - 1]
-        if track.end_tick > _MAX_TICKS:
+        if track.end_tick > MAX_TICKS:
             raise DataError(
                 f"{path}: lasts {track.end_tick} ticks, so it is probably damaged. Export it again, or cut it."
             )
-        about = (number, track.name, channel + 1, _program(tracks, track, channel), channel + 1 == DRUM_CHANNEL)
-        events = ChannelEvents.of(_facts(tracks, track, channel, clock), *about)
+        program = track.programs.get(channel, shared[channel].program)
+        facts = play(track, channel, shared[channel], clock)
+        events = ChannelEvents.of(facts, number, track.name, channel + 1, program, channel + 1 == DRUM_CHANNEL)
         if len(events.notes):
             channels.append(events)
     if not channels:
@@ -151,106 +156,13 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-class _Track:
-    """A track of a file with the ticks of its messages.
-
-    Attributes:
-        number: From 1.
-        name: May be empty.
-        messages: Pairs of tick and message, in the order of the file.
-        end_tick: Where the track ends.
-        channels_with_notes: MIDI channels, from 0, of its notes.
-    """
-
-    def __init__(self, number: int, messages: mido.MidiTrack) -> None:
-        self.number = number
-        self.messages: list[tuple[int, mido.Message]] = []
-        self.channels_with_notes: set[int] = set()
-        name, self.end_tick = "", 0
-        for message in messages:
-            self.end_tick += message.time
-            self.messages.append((self.end_tick, message))
-            if message.type == "note_on" and message.velocity > 0:
-                self.channels_with_notes.add(message.channel)
-            elif message.type == "track_name" and not name:
-                name = message.name
-        with contextlib.suppress(UnicodeError):
-            name = name.encode("latin1").decode("utf-8")  # mido decodes as Latin-1.
-        self.name = "".join(c if c.isprintable() else " " for c in name).strip()
-
-
-class _Clock:
-    """Converts ticks to seconds by the tempo changes of all tracks."""
-
-    def __init__(self, tracks: list[_Track], ticks_per_beat: int) -> None:
-        changes = [
-            (tick, message.tempo)
-            for track in tracks
-            for tick, message in track.messages
-            if message.type == "set_tempo" and message.tempo > 0 and tick <= _MAX_TICKS
-        ]
-        changes = [(0, _DEFAULT_TEMPO), *sorted(changes, key=lambda change: change[0])]
-        self._ticks = np.array([tick for tick, _ in changes], np.float64)
-        self._seconds_per_tick = np.array([tempo for _, tempo in changes]) / 1e6 / ticks_per_beat
-        durations = np.diff(self._ticks) * self._seconds_per_tick[:-1]
-        self._seconds = np.concatenate([[0.0], np.cumsum(durations)])
-
-    def seconds(self, ticks: np.ndarray) -> np.ndarray:
-        """Returns the times of ticks in seconds."""
-        i = np.searchsorted(self._ticks, ticks, side="right") - 1
-        return self._seconds[i] + (ticks - self._ticks[i]) * self._seconds_per_tick[i]
-
-
-def _program(tracks: list[_Track], own: _Track, channel: int) -> int | None:
-    """Returns the first program on a MIDI channel of a track, else the first on that MIDI channel without notes."""
-    for track in (own, *(track for track in tracks if not track.channels_with_notes)):
-        for _, message in track.messages:
-            if message.type == "program_change" and message.channel == channel:
-                return message.program
-    return None
-
-
-def _facts(tracks: list[_Track], own: _Track, channel: int, clock: _Clock) -> Iterator[Fact]:
-    """Plays the events of one MIDI channel of a track to a `MidiChannel`.
-
-    Besides its own events it gets control changes and bends of tracks without notes, and what sets parameters (the
-    bend range) on other tracks. At one tick those of tracks without notes come first, its own last. Notes that nothing
-    ends last to the end of their track.
-    """
-    events = []
-    for track in tracks:
-        is_own, is_control_track = track is own, not track.channels_with_notes
-        rank = 2 if is_own else 0 if is_control_track else 1
-        for tick, message in track.messages:
-            if tick > _MAX_TICKS or message.is_meta or getattr(message, "channel", None) != channel:
-                continue
-            is_note = message.type in ("note_on", "note_off")
-            is_control = message.type in ("control_change", "pitchwheel")
-            is_parameter = message.type == "control_change" and message.control in PARAMETER_CONTROLLERS
-            if is_parameter or (is_control and is_control_track) or (is_own and (is_note or is_control)):
-                events.append((tick, rank, message))
-    events.sort(key=lambda event: event[:2])
-    times = clock.seconds(np.array([own.end_tick, *(tick for tick, _, _ in events)], np.float64)).tolist()
-
-    midi_channel = MidiChannel()
-    for time, (_, _, message) in zip(times[1:], events):
-        if message.type == "note_on":
-            yield from midi_channel.note_on(time, message.note, message.velocity)
-        elif message.type == "note_off":
-            yield from midi_channel.note_off(time, message.note)
-        elif message.type == "control_change":
-            yield from midi_channel.control_change(time, message.control, message.value)
-        else:
-            yield from midi_channel.pitch_wheel(time, message.pitch)
-    yield from midi_channel.end(times[0])
-
-
 def write_midi(music: Piece | Voice, path: str | os.PathLike, tempo: float = 120.0) -> None:
     """Writes a piece as a Standard MIDI File of type 0, with 960 ticks per beat.
 
-    One voice is on MIDI channel 1. Several have a MIDI channel each, in order and without channel 10, so that reading
-    the file gives the same voices, but for those without notes. More than 15 voices fit only if they share their
-    controls: all are on MIDI channel 1 then, and reading allocates the notes anew.
+    One voice is written as it is, on MIDI channel 1; when it is read, a pedal (CC64) among its controls holds its
+    notes. Several voices have a MIDI channel each, in order and without channel 10, and reading the file gives the
+    same voices, but for those without notes. More than 15 voices fit only if they share their controls: all are on
+    MIDI channel 1 then, and reading allocates the notes anew.
 
     Where there are pitch bends, their range is written (registered parameter 0) as wide as they need, in place of the
     controllers of the voice that set such parameters. What ended before time 0 is left out, and what began before it
@@ -290,9 +202,7 @@ def _on_midi_channels(piece: Piece) -> list[tuple[Voice, int]]:
         return [(piece.voices[0], 0)]
     channels = [channel for channel in range(16) if channel + 1 != DRUM_CHANNEL]
     if len(piece.voices) <= len(channels):
-        # Only what is monophonic is read as strings.
-        voices = [dataclasses.replace(voice, notes=newest_wins(voice.notes)) for voice in piece.voices]
-        return list(zip(voices, channels))
+        return list(zip(as_strings(piece), channels))
     first = piece.voices[0]
     for voice in piece.voices:
         if not (

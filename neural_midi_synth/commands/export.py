@@ -1,0 +1,68 @@
+"""nms_export: from an instrument to a SavedModel that needs nothing but TensorFlow."""
+
+from __future__ import annotations
+
+import pathlib
+
+from absl import flags
+
+from neural_midi_synth import environment
+from neural_midi_synth.commands import command_line
+from neural_midi_synth.files.outputs import check_writable
+
+USAGE = """Exports an instrument for those who have TensorFlow and not this package.
+
+nms_export --instrument runs/my_guitar --output exported/
+    writes exported/1/, as TensorFlow Serving watches for it, and exported/instrument.json, which tells what it is;
+    the next export becomes exported/2/
+nms_export --instrument runs/my_guitar --output exported/ --tflite
+    and exported/stream.tflite, to play live where TensorFlow is too much
+nms_export --instrument runs/my_guitar --output exported/ --tflite --voices 6
+    and that with six voices"""
+
+
+_INSTRUMENT = flags.DEFINE_string(
+    "instrument", None, "Folder of a trained instrument; the guitar of the package unless given.", allow_override=True
+)
+_OUTPUT = flags.DEFINE_string("output", None, "Folder of the versions.", required=True, allow_override=True)
+_TFLITE = flags.DEFINE_bool("tflite", False, "Write stream.tflite, the stream for LiteRT, too.", allow_override=True)
+_BLOCK_FRAMES = flags.DEFINE_integer(
+    "block_frames",
+    None,
+    "Control frames in a block of stream.tflite, a multiple of the decoder's stride; unless given, about 16 ms.",
+    lower_bound=1,
+    allow_override=True,
+)
+_VOICES = flags.DEFINE_integer(
+    "voices",
+    None,
+    "Voices of stream.tflite: how many notes can last at once; one unless given.",
+    lower_bound=1,
+    upper_bound=64,
+    allow_override=True,
+)
+
+
+def main() -> None:
+    """Exports as the flags say."""
+    for flag in (_BLOCK_FRAMES, _VOICES):
+        if flag.value is not None and not _TFLITE.value:
+            raise command_line.UsageError(f"--{flag.name} is for --tflite")
+    check_writable(pathlib.Path(_OUTPUT.value) / "instrument.json")
+    environment.import_tensorflow_quietly()
+
+    from neural_midi_synth.exporting.versions import export
+    from neural_midi_synth.instrument.loading import PRETRAINED, load
+
+    folder = _INSTRUMENT.value or PRETRAINED
+    instrument, voices = load(folder), _VOICES.value or 1
+    print(export(instrument, _OUTPUT.value, _TFLITE.value, _BLOCK_FRAMES.value, voices, trained_in=folder))
+
+
+def run() -> None:
+    """The console script."""
+    command_line.run(main, USAGE)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,139 @@
+"""nms_render: from MIDI files to sound."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from absl import flags
+from tqdm import tqdm
+
+from neural_midi_synth import environment
+from neural_midi_synth.commands import command_line
+from neural_midi_synth.files.audio import AUDIO_SUFFIXES, write_audio
+from neural_midi_synth.errors import DataError
+from neural_midi_synth.files.outputs import check_writable
+
+USAGE = """Plays MIDI files with a trained instrument.
+
+nms_render --midi riff.mid --output riff.wav
+    with the guitar that comes with the package; wav, flac, mp3 or ogg, by the suffix
+nms_render --instrument runs/my_guitar --midi riff.mid --output riff.wav
+    with one that nms_train trained
+nms_render --instrument runs/my_guitar --midi verse.mid --midi chorus.mid --output song/
+    several files, into a folder as wav
+nms_render --instrument runs/my_guitar --midi riff.mid --output open.wav --style openness=127
+    with a style that holds throughout"""
+
+_INSTRUMENT = flags.DEFINE_string(
+    "instrument",
+    None,
+    "Folder of a trained instrument; the guitar of the package unless given.",
+    allow_override=True,
+)
+_MIDI = flags.DEFINE_multi_string("midi", None, "MIDI file; may be repeated.", required=True, allow_override=True)
+_OUTPUT = flags.DEFINE_string(
+    "output",
+    None,
+    "Sound file, or a folder; unless given, a wav file beside where you are, named like the MIDI file.",
+    allow_override=True,
+)
+_STYLE = flags.DEFINE_multi_string(
+    "style", [], "A style and its value, 0 to 127, such as openness=127; may be repeated.", allow_override=True
+)
+_SAMPLE_RATE = flags.DEFINE_integer(
+    "sample_rate",
+    None,
+    "Hz of the sound file; the instrument's own unless given.",
+    lower_bound=8000,
+    upper_bound=192000,
+    allow_override=True,
+)
+_TRACK = flags.DEFINE_string(
+    "track", None, "Number (from 1) or name of the MIDI track to play, where there are several.", allow_override=True
+)
+_CHANNEL = flags.DEFINE_integer(
+    "channel",
+    None,
+    "MIDI channel to play, 1 to 16, where there are several.",
+    lower_bound=1,
+    upper_bound=16,
+    allow_override=True,
+)
+
+
+def main() -> None:
+    """Renders as the flags say."""
+    styles = dict(_style(text) for text in _STYLE.value)
+    outputs = output_paths([pathlib.Path(path) for path in _MIDI.value], _OUTPUT.value)
+    for output in outputs:
+        check_writable(output)
+    environment.import_tensorflow_quietly()
+
+    from neural_midi_synth.instrument import TAIL_SECONDS, load
+    from neural_midi_synth.midi.notes import read_midi
+
+    # Every file is read before the first is played, so that a bad one is told of at once.
+    voices = [read_midi(path, track=_TRACK.value, channel=_CHANNEL.value) for path in _MIDI.value]
+    instrument = load(_INSTRUMENT.value)
+    sample_rate = _SAMPLE_RATE.value or instrument.sample_rate
+    seconds = sum(voice.duration + TAIL_SECONDS for voice in voices)
+    with tqdm(total=round(seconds), desc="Rendering", unit=" s", disable=None) as progress:
+        for voice, output in zip(voices, outputs):
+            blocks = instrument.render_blocks(voice, styles, sample_rate)
+            write_audio(output, _counted(blocks, sample_rate, progress), sample_rate)
+            tqdm.write(str(output))
+
+
+def _counted(blocks: Iterable[np.ndarray], sample_rate: int, progress: tqdm) -> Iterator[np.ndarray]:
+    """The blocks, while the bar counts whole seconds of them."""
+    n_samples = 0
+    for block in blocks:
+        yield block
+        before, n_samples = n_samples, n_samples + len(block)
+        progress.update(n_samples // sample_rate - before // sample_rate)
+
+
+def output_paths(midi_paths: list[pathlib.Path], output: str | None) -> list[pathlib.Path]:
+    """Says where each rendering goes.
+
+    Args:
+        midi_paths: The MIDI files.
+        output: A sound file for a single MIDI file; a folder; or None for the current folder.
+
+    Returns:
+        A path for each, all different.
+
+    Raises:
+        DataError: Several MIDI files and one sound file, or a suffix that is no sound.
+    """
+    folder = pathlib.Path(output or ".")
+    if folder.suffix and not folder.is_dir():
+        if folder.suffix.lower() not in AUDIO_SUFFIXES:
+            raise DataError(f"{folder}: unknown kind of sound. Choose one of {', '.join(sorted(AUDIO_SUFFIXES))}.")
+        if len(midi_paths) > 1:
+            raise DataError(f"{folder}: one sound file for {len(midi_paths)} MIDI files. Give a folder as --output.")
+        return [folder]
+    paths = [folder / f"{path.stem}.wav" for path in midi_paths]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise DataError(f"{path}: two MIDI files would be rendered to it. Rename one of them.")
+    return paths
+
+
+def _style(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    try:
+        return name.strip(), float(value)
+    except ValueError as error:
+        raise command_line.UsageError(f"--style {text}: write a name and a value, such as openness=127") from error
+
+
+def run() -> None:
+    """The console script."""
+    command_line.run(main, USAGE)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,134 @@
+"""nms_train: from a folder of takes to an instrument."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from neural_midi_synth import configs, environment
+from neural_midi_synth.commands import command_line
+from neural_midi_synth.errors import DataError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+USAGE = """Trains an instrument on recordings and their MIDI annotations.
+
+nms_train --source_dir my_takes/ --save_dir runs/my_guitar
+    builds the data set if it has to, and trains the default instrument on it
+nms_train --save_dir runs/demo --max_minutes 10
+    ten minutes on the demo guitar
+
+The same command goes on where an earlier one was stopped."""
+
+DEFAULT_CONFIG = "models/guitar.gin"
+
+_SOURCE_DIR = flags.DEFINE_string(
+    "source_dir",
+    None,
+    "Folder of recordings, each with a MIDI file of the same name; the demo guitar if not given.",
+    allow_override=True,
+)
+_SAVE_DIR = flags.DEFINE_string("save_dir", None, "Folder of the instrument.", required=True, allow_override=True)
+_DATASET = flags.DEFINE_string(
+    "dataset",
+    None,
+    "Name of a built data set, such as midi_audio/default; instead of --source_dir.",
+    allow_override=True,
+)
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Folder where data sets are kept; TFDS's own if not given.", allow_override=True
+)
+_EXAMPLE_DIR = flags.DEFINE_string(
+    "example_dir",
+    None,
+    "Folder of MIDI files to play for TensorBoard; examples/ of the source folder if there is one.",
+    allow_override=True,
+)
+_GIN_FILE = flags.DEFINE_multi_string(
+    "gin_file", [DEFAULT_CONFIG], "Gin file, a path or one of the package's; may be repeated.", allow_override=True
+)
+_GIN_PARAM = flags.DEFINE_multi_string(
+    "gin_param", [], "Gin binding such as 'train.batch_size=8'; may be repeated.", allow_override=True
+)
+_STEPS = flags.DEFINE_integer("steps", None, "Train for so many steps.", lower_bound=1, allow_override=True)
+_MAX_MINUTES = flags.DEFINE_float(
+    "max_minutes", None, "Train for so many minutes, interruptions not counted.", lower_bound=0.01, allow_override=True
+)
+_STRATEGY = flags.DEFINE_enum(
+    "strategy",
+    "default",
+    ["default", "mirrored", "multi_worker"],
+    "One device, all GPUs of this machine, or the workers of TF_CONFIG.",
+    allow_override=True,
+)
+
+
+def main() -> None:
+    """Trains as the flags say."""
+    if _DATASET.value and _SOURCE_DIR.value:
+        raise command_line.UsageError("give either --source_dir or --dataset")
+    if _STEPS.value is not None and _MAX_MINUTES.value is not None:
+        raise command_line.UsageError("give either --steps or --max_minutes")
+    if _STRATEGY.value == "multi_worker":
+        _check_workers()
+    environment.import_tensorflow_quietly()
+    strategy = _strategy(_STRATEGY.value)  # Workers have to meet before TensorFlow does anything else.
+
+    from neural_midi_synth.training import loop as training
+    from neural_midi_synth.data_prep import midi_audio
+    from neural_midi_synth.instrument.loading import configure
+
+    params = list(_GIN_PARAM.value)
+    if _STEPS.value is not None:
+        params.append(f"nms.train.steps = {_STEPS.value}")
+    configure([configs.find(name) for name in _GIN_FILE.value], params)
+    if _DATASET.value:
+        builder = training.built_data_set(_DATASET.value, _DATA_DIR.value)
+    else:
+        builder = midi_audio.build(_SOURCE_DIR.value, _DATA_DIR.value)
+    examples = _EXAMPLE_DIR.value
+    if examples is None and not _DATASET.value:
+        beside = pathlib.Path(_SOURCE_DIR.value or midi_audio.DEMO_GUITAR) / "examples"
+        examples = beside if beside.is_dir() else None
+    try:
+        training.train(builder, _SAVE_DIR.value, examples, _MAX_MINUTES.value, strategy)
+    except RuntimeError as error:
+        if not str(error).startswith("Required bindings"):  # What gin says of what no file configures.
+            raise
+        raise DataError(f"gin: {str(error).splitlines()[0]}. Include 'models/guitar.gin' in the gin file.") from error
+    print(f"The instrument is in {_SAVE_DIR.value}. Play it: nms_render --instrument {_SAVE_DIR.value} --midi riff.mid")
+
+
+def _strategy(name: str) -> tf.distribute.Strategy:
+    import tensorflow as tf
+
+    if name == "mirrored":
+        return tf.distribute.MirroredStrategy()
+    if name == "multi_worker":
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    return tf.distribute.get_strategy()
+
+
+def _check_workers() -> None:
+    try:
+        json.loads(os.environ["TF_CONFIG"])["cluster"]["worker"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise command_line.UsageError(
+            "--strategy=multi_worker needs TF_CONFIG to name the workers, as TensorFlow's guide to it tells"
+        ) from error
+    if _MAX_MINUTES.value is not None:
+        raise command_line.UsageError("--max_minutes is for one worker, whose clock is the only one; give --steps")
+
+
+def run() -> None:
+    """The console script."""
+    command_line.run(main, USAGE)
+
+
+if __name__ == "__main__":
+    run()

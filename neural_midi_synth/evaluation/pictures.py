@@ -1,0 +1,268 @@
+"""Pictures of what was played and heard: spectrograms, piano roll, style lanes. Matplotlib without a display."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from neural_midi_synth.evaluation import metrics
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from neural_midi_synth.midi.notes import Voice
+
+# Where the time axis lies in every picture, as a share of its width: a player can draw its position over the picture.
+TIME_LEFT = 0.078
+TIME_RIGHT = 0.978
+
+_WIDTH = 9.0  # inches
+_DOTS_PER_INCH = 150
+_BANDS = 128
+_RANGE_DB = 75.0  # Colours span this much below the reference's peak.
+_LABELLED_HZ = (250, 500, 1000, 2000, 4000, 8000, 16000)
+_NOTE_NAMES = ("C", "C♯", "D", "D♯", "E", "F", "F♯", "G", "G♯", "A", "A♯", "B")
+_CONTROL_MAXIMUM = 127
+
+
+@dataclasses.dataclass(frozen=True)
+class Theme:
+    """Colours of one picture. `style_lanes` are taken in turn."""
+
+    background: str
+    panel: str
+    ink: str
+    quiet_ink: str
+    grid: str
+    note: str
+    bend: str
+    style_lanes: tuple[str, ...]
+
+
+LIGHT = Theme(
+    background="#ffffff",
+    panel="#f6f5f2",
+    ink="#25221e",
+    quiet_ink="#6d675f",
+    grid="#e2dfd8",
+    note="#b3401f",
+    bend="#25221e",
+    style_lanes=("#1c7c7d", "#7a4fb5", "#b07d12", "#3a6fb0"),
+)
+DARK = Theme(
+    background="#1b1a1d",
+    panel="#242327",
+    ink="#ece8e1",
+    quiet_ink="#a29c93",
+    grid="#36343a",
+    note="#ff9166",
+    bend="#ece8e1",
+    style_lanes=("#4fc3c0", "#b798ec", "#e6b84f", "#7fb2ee"),
+)
+
+
+def example_picture(
+    voice: Voice,
+    rendering: np.ndarray,
+    reference: np.ndarray | None,
+    sample_rate: int,
+    styles: Mapping[str, int],
+    theme: Theme = LIGHT,
+) -> bytes:
+    """Draws one example: the spectrograms of reference and rendering, the piano roll and a lane for each style.
+
+    All share one time axis; both spectrograms share one colour scale, from the reference's peak (the rendering's
+    where there is no reference) to 75 dB below it.
+
+    Args:
+      voice: What was played.
+      rendering: float `[m]`, full scale ±1.
+      reference: float `[n]`, or None where there is none.
+      sample_rate: Samples per second of both.
+      styles: Style name -> control change number; each gets a lane.
+      theme: Colours.
+
+    Returns:
+      A PNG file's bytes.
+    """
+    sounds = {"instrument": rendering} if reference is None else {"reference": reference, "instrument": rendering}
+    seconds = max(len(samples) for samples in sounds.values()) / sample_rate
+    heights = [1.9] * len(sounds) + [1.5] + [0.42] * len(styles)
+    figure, panels = _stack(heights, seconds, theme)
+    _draw_spectrograms(panels, sounds, sample_rate, theme)
+    _draw_voice(panels[len(sounds) :], voice, styles, seconds, theme)
+    return _png(figure)
+
+
+def spectrogram_pair(reference: np.ndarray, rendering: np.ndarray, sample_rate: int, theme: Theme = LIGHT) -> bytes:
+    """Draws the spectrograms of reference and rendering, one above the other, on one time axis and colour scale.
+
+    Args:
+      reference: float `[n]`, full scale ±1.
+      rendering: float `[m]`.
+      sample_rate: Samples per second of both.
+      theme: Colours.
+
+    Returns:
+      A PNG file's bytes.
+    """
+    figure, panels = _stack([1.9, 1.9], max(len(reference), len(rendering)) / sample_rate, theme)
+    _draw_spectrograms(panels, {"reference": reference, "instrument": rendering}, sample_rate, theme)
+    return _png(figure)
+
+
+def piano_roll(voice: Voice, styles: Mapping[str, int], seconds: float, theme: Theme = LIGHT) -> bytes:
+    """Draws the notes, the stronger the louder, and a lane for each style.
+
+    Args:
+      voice: What was played.
+      styles: Style name -> control change number; each gets a lane.
+      seconds: Length of the time axis.
+      theme: Colours.
+
+    Returns:
+      A PNG file's bytes.
+    """
+    figure, panels = _stack([1.5] + [0.42] * len(styles), seconds, theme)
+    _draw_voice(panels, voice, styles, seconds, theme)
+    return _png(figure)
+
+
+def _stack(heights: list[float], seconds: float, theme: Theme) -> tuple[Figure, list[Axes]]:
+    """Makes panels of the given heights (inches) below each other on one time axis."""
+    from matplotlib.figure import Figure
+
+    gap, top, bottom = 0.09, 0.08, 0.42
+    total = sum(heights) + gap * (len(heights) - 1) + top + bottom
+    figure = Figure(figsize=(_WIDTH, total), dpi=_DOTS_PER_INCH, facecolor=theme.background)
+    panels, upper = [], total - top
+    for height in heights:
+        panel = figure.add_axes((TIME_LEFT, (upper - height) / total, TIME_RIGHT - TIME_LEFT, height / total))
+        panel.set_facecolor(theme.panel)
+        panel.set_xlim(0.0, max(seconds, 1e-3))
+        panel.tick_params(length=0, labelsize=8, colors=theme.quiet_ink, labelbottom=False)
+        for edge in panel.spines.values():
+            edge.set_visible(False)
+        panels.append(panel)
+        upper -= height + gap
+    panels[-1].tick_params(axis="x", labelbottom=True, length=3, pad=3)
+    panels[-1].set_xlabel("seconds", fontsize=8, color=theme.quiet_ink, labelpad=1)
+    return figure, panels
+
+
+def _draw_spectrograms(panels: list[Axes], sounds: Mapping[str, np.ndarray], sample_rate: int, theme: Theme) -> None:
+    """Draws each sound's mel spectrogram into its panel; the first sound's peak is the top of the colour scale."""
+    import librosa
+
+    levels = {name: metrics.mel_spectrogram(samples, sample_rate, _BANDS) for name, samples in sounds.items()}
+    peak = max(float(next(iter(levels.values())).max()), metrics.QUIETEST_PEAK_DB)
+    edges = librosa.hz_to_mel([0.0, sample_rate / 2])
+    for panel, (name, level) in zip(panels, levels.items(), strict=False):
+        panel.imshow(
+            level,
+            origin="lower",
+            aspect="auto",
+            cmap="magma",
+            vmin=peak - _RANGE_DB,
+            vmax=peak,
+            extent=(0.0, len(sounds[name]) / sample_rate, *edges),
+            interpolation="bilinear",
+        )
+        panel.set_facecolor("#000004")  # The scale's lowest colour: no sound beyond the end.
+        panel.set_xlim(0.0, max(len(samples) for samples in sounds.values()) / sample_rate)
+        panel.set_ylim(*edges)
+        shown = [hertz for hertz in _LABELLED_HZ if hertz <= sample_rate / 2]
+        panel.set_yticks(librosa.hz_to_mel(shown), [f"{h // 1000} kHz" if h >= 1000 else f"{h} Hz" for h in shown])
+        _label(panel, name, "#ffffff")
+
+
+def _draw_voice(panels: list[Axes], voice: Voice, styles: Mapping[str, int], seconds: float, theme: Theme) -> None:
+    """Draws notes (and bent pitch) into the first panel and each style's control changes into the next ones."""
+    roll, *lanes = panels
+    pitches = voice.notes[:, 2] if len(voice.notes) else np.array([60.0])
+    low, high = float(pitches.min()) - 2.0, float(pitches.max()) + 4.0  # Room for the name.
+    roll.set_ylim(low, high)
+    for start, end, pitch, velocity in voice.notes:
+        strength = 0.25 + 0.75 * velocity / _CONTROL_MAXIMUM
+        roll.barh(pitch, end - start, 0.86, left=start, color=theme.note, alpha=strength, linewidth=0)
+        roll.plot([start, start], [pitch - 0.43, pitch + 0.43], color=theme.note, linewidth=1.4)
+    _draw_bends(roll, voice, theme)
+    octaves = [pitch for pitch in range(int(np.ceil(low)), int(np.floor(high)) + 1) if pitch % 12 == 0]
+    named = sorted({int(round(pitch)) for pitch in (*np.unique(pitches)[:: max(1, len(np.unique(pitches)) // 5)],)})
+    ticks = named if len(named) + len(octaves) < 2 or high - low < 14 else octaves
+    roll.set_yticks(ticks, [f"{_NOTE_NAMES[pitch % 12]}{pitch // 12 - 1}" for pitch in ticks])
+    roll.set_axisbelow(True)
+    roll.grid(axis="y", color=theme.grid, linewidth=0.8)
+    _label(roll, "notes", theme.ink)
+    for index, (lane, (style, number)) in enumerate(zip(lanes, styles.items(), strict=True)):
+        colour = theme.style_lanes[index % len(theme.style_lanes)]
+        _draw_lane(lane, voice, style, number, seconds, colour, theme)
+
+
+def _draw_bends(roll: Axes, voice: Voice, theme: Theme) -> None:
+    """Draws the bent pitch over each note that is bent."""
+    times, semitones = voice.pitch_bends[:, 0], voice.pitch_bends[:, 1]
+    for start, end, pitch, _ in voice.notes:
+        inside = (times > start) & (times < end)
+        at_start = np.searchsorted(times, start, side="right") - 1
+        first = semitones[at_start] if at_start >= 0 else 0.0
+        if first or np.any(semitones[inside]):
+            xs = np.concatenate([[start], times[inside], [end]])
+            ys = np.concatenate([[first], semitones[inside]])
+            roll.step(xs, pitch + np.append(ys, ys[-1]), where="post", color=theme.bend, linewidth=1.1)
+
+
+def _draw_lane(lane: Axes, voice: Voice, style: str, number: int, seconds: float, colour: str, theme: Theme) -> None:
+    """Draws one style's values, held from change to change; nothing before the first one."""
+    lane.set_ylim(-0.06 * _CONTROL_MAXIMUM, 1.06 * _CONTROL_MAXIMUM)
+    lane.set_yticks([0, _CONTROL_MAXIMUM])
+    lane.tick_params(axis="y", labelsize=6.5)
+    changes = voice.control_changes[voice.control_changes[:, 1] == number]
+    label = f"{style.replace('_', ' ')} · CC{number}"
+    if len(changes):
+        times = np.append(changes[:, 0], seconds)
+        values = np.append(changes[:, 2], changes[-1, 2])
+        lane.fill_between(times, values, -0.06 * _CONTROL_MAXIMUM, step="post", color=colour, alpha=0.3, linewidth=0)
+        lane.step(times, values, where="post", color=colour, linewidth=1.6)
+    else:
+        label += " · not in the file"
+    _label(lane, label, theme.ink)
+
+
+def _label(panel: Axes, text: str, colour: str) -> None:
+    """Writes a panel's name into its upper left corner."""
+    from matplotlib import patheffects
+
+    height = panel.get_position().height * panel.figure.get_figheight()
+    halo = "#000004" if colour == "#ffffff" else panel.get_facecolor()
+    panel.text(
+        0.008,
+        1.0 - 0.06 / height,
+        text,
+        transform=panel.transAxes,
+        va="top",
+        fontsize=8.5,
+        fontweight="bold",
+        color=colour,
+        path_effects=[patheffects.withStroke(linewidth=2.5, foreground=halo)],
+    )
+
+
+def _png(figure: Figure) -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    # 256 colours are as many as the colour scale has, in a third of the bytes.
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).quantize(
+        256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+    )
+    picture = io.BytesIO()
+    image.save(picture, format="png", optimize=True)
+    return picture.getvalue()

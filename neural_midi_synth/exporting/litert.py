@@ -1,0 +1,313 @@
+"""The stream as a LiteRT model (formerly TensorFlow Lite), for phones, plug-ins and single-board computers.
+
+LiteRT has neither float64 nor complex numbers nor Fourier transforms. So the steps that count phases, draw noise and
+convolve are written here once more, in what it has: integers that overflow modulo 2^32 or 2^64, and convolution as the
+product of an impulse response with a Toeplitz matrix, whose rows are the signal delayed by 0, 1, 2, … samples.
+Everything else is the instrument's own.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+
+import ddsp
+import numpy as np
+import tensorflow as tf
+from tensorflow.lite.python import schema_py_generated as schema
+from tensorflow.lite.tools import flatbuffer_utils
+
+from neural_midi_synth.errors import DataError
+from neural_midi_synth.exporting.saved_model import channel_facts, flat_state, nested_state
+from neural_midi_synth.instrument import noise
+from neural_midi_synth.instrument.harmonic import Harmonic, harmonic_sum
+from neural_midi_synth.instrument.instrument import Instrument
+from neural_midi_synth.instrument.noise import FilteredNoise
+from neural_midi_synth.instrument.processors import F0
+from neural_midi_synth.instrument.recurrent import UNROLLED, State
+from neural_midi_synth.instrument.reverb import Reverb
+
+SIGNATURE = "stream"
+_STEPS = 256  # of a semitone, in the table of frequencies
+_PART = 256  # samples of a response at a time
+_HALF_FROM = 1024  # float constants with as many elements are weights and are stored in half precision
+
+
+def convert(instrument: Instrument, block_frames: int, voices: int = 1) -> bytes:
+    """Makes the stream step a LiteRT model of one signature, 'stream'. Weights are float16, sums are float32.
+
+    Inputs are one block of control frames, a float32 `[voices, block_frames, 1]` for each channel by its name, and the
+    state by the names `state_…`. Outputs are `audio`, float32 `[1, block_frames * hop]`, `instrument.latency` samples
+    behind the frames, and the next state by the same names. A stream begins with zeros for all the state. Frames must
+    be finite; they are clipped to the range of their channel.
+
+    What it plays is what `instrument.step` does to within 1e-3 of full scale: that is what rounding the weights costs.
+    Pitch and phase are the same to the last bit, so that it does not grow with time.
+
+    Args:
+        instrument: An instrument whose processors are `nms.Harmonic`, `nms.FilteredNoise`, `nms.Reverb` and `Add`.
+        block_frames: Control frames of a block, a multiple of the decoder's stride, up to ten times that.
+        voices: Voices of the stream, from 1. All of them sound; one without notes adds what noise the network makes of
+            silence.
+
+    Returns:
+        The model, to be written into a `.tflite` file or given to an interpreter.
+
+    Raises:
+        DataError: The instrument has another processor, or a block is so long that it needs a loop.
+        ValueError: `block_frames` is not a multiple of the stride from 1, or there is no voice.
+    """
+    stride = instrument.decoder.stride
+    if block_frames != int(block_frames) or block_frames < 1 or block_frames % stride:
+        raise ValueError(f"convert: block_frames is {block_frames}; this instrument needs a multiple of {stride}.")
+    if voices != int(voices) or voices < 1:
+        raise ValueError(f"convert: voices is {voices}; give a whole number from 1.")
+    if block_frames > UNROLLED * stride:
+        raise DataError(f"LiteRT: blocks have up to {UNROLLED * stride} control frames, not {block_frames}.")
+    for processor in instrument.processor_group.processors:
+        if type(processor) not in (*_STEPS_OF, ddsp.processors.Add):
+            raise DataError(
+                f"LiteRT: the processor '{processor.name}' ({type(processor).__name__}) cannot be converted. "
+                "Harmonic, FilteredNoise, Reverb and Add can; export without --tflite, or change the model."
+            )
+    channels = channel_facts(instrument)
+    begin = instrument.initial_state(1, voices)
+    flat = {name: value.numpy() for name, value in flat_state(begin)}
+    signature = {channel: tf.TensorSpec([voices, block_frames, 1], tf.float32, channel) for channel in channels}
+    for name, value in flat.items():
+        if value.size:
+            # What counts modulo 2³² is int32 here.
+            dtype = tf.int32 if value.dtype == np.int64 else tf.float32
+            signature[name] = tf.TensorSpec(value.shape, dtype, name)
+
+    # int64 counters go on as int32, modulo 2^32.
+    start = {
+        name: value.astype(np.int32 if value.dtype == np.int64 else value.dtype)
+        for name, value in flat.items()
+        if value.any()
+    }
+
+    def stream(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        frames = {name: tf.clip_by_value(inputs[name], of.minimum, of.maximum) for name, of in channels.items()}
+        # What a stream begins with is taken off the state, so that it begins with zeros.
+        state = {name: inputs[name] + start[name] if name in start else inputs.get(name, flat[name]) for name in flat}
+        signal, state = _step(instrument, frames, nested_state(begin, state), voices)
+        state = {name: value - start[name] if name in start else value for name, value in flat_state(state)}
+        return {"audio": instrument.level * signal, **{name: value for name, value in state.items() if name in inputs}}
+
+    module = tf.Module()
+    module.weights = instrument.variables  # The instrument itself would be saved with all that it can.
+    module.stream = tf.function(stream, autograph=False)
+    with tempfile.TemporaryDirectory() as folder:
+        tf.saved_model.save(module, folder, {SIGNATURE: module.stream.get_concrete_function(**signature)})
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
+        model = converter.convert()
+    return _with_half_weights(model)
+
+
+def _step(instrument: Instrument, frames: dict[str, tf.Tensor], state: State, voices: int) -> tuple[tf.Tensor, State]:
+    """As `Instrument.step`, with the steps of this module; returns the signal only."""
+    steps = {processor.name: _STEPS_OF.get(type(processor)) for processor in instrument.processor_group.processors}
+    scaled = instrument.preprocessor(frames)
+    parameters, decoder_state = instrument.decoder(scaled, state=state["decoder"])
+    f0_hz = tf.concat([state[F0], _midi_to_hz(frames["f0_midi"])], axis=1)
+    n_frames = frames["f0_midi"].shape[1]
+    parameters[F0], later_f0_hz = f0_hz[:, :n_frames], f0_hz[:, n_frames:]
+    outputs, group_state = instrument.processor_group.run(
+        parameters,
+        state["processor_group"],
+        lambda processor, controls, state: steps[processor.name](processor, controls, state),
+        voices,
+    )
+    return outputs["out"]["signal"], {F0: later_f0_hz, "decoder": decoder_state, "processor_group": group_state}
+
+
+def _midi_to_hz(pitch: tf.Tensor) -> tf.Tensor:
+    """Hz `[voices, n, 1]`, right to the last bit of a float32, since phases add its error up.
+
+    It is computed in integers. A table holds frequency, slope and curvature at each step of an octave; how far a pitch
+    is above a step is an integer too, a small multiple of the last bit that a float32 pitch has. The one rounding is
+    that of the sum to float32.
+    """
+    hz = 440.0 * 2.0 ** ((np.arange(12 * _STEPS + 1) / _STEPS - 69.0) / 12.0)
+    grows = math.log(2.0) / 12.0 / 2**19
+    table = np.stack([hz, hz * grows, hz * grows**2 / 2.0], axis=-1)
+    table = tf.constant(np.round(table * 2.0**57), tf.int64)
+
+    octave = tf.floor(pitch / 12.0)
+    above = pitch - 12.0 * octave
+    step = tf.clip_by_value(tf.cast(tf.round(above * _STEPS), tf.int32), 0, 12 * _STEPS)
+    rest = tf.cast(tf.round((above - tf.cast(step, tf.float32) / _STEPS) * 2.0**19), tf.int64)
+    row = tf.gather(table, step)
+    hz = row[..., 0] + rest * (row[..., 1] + rest * row[..., 2])
+    exponent = tf.clip_by_value(tf.cast(octave, tf.int32), -20, 20) + (127 - 57)
+    return tf.cast(hz, tf.float32) * tf.bitcast(exponent * 2**23, tf.float32)
+
+
+def _harmonic(processor: Harmonic, controls: dict[str, tf.Tensor], state: State) -> tuple[tf.Tensor, State]:
+    """As `Harmonic.step`."""
+    f0_hz = tf.concat([state["f0_hz"], controls["f0_hz"]], axis=1)
+    harmonics = controls["amplitudes"] * controls["harmonic_distribution"]
+    frequencies = ddsp.core.get_harmonic_frequencies(controls["f0_hz"], processor.n_harmonics)
+    harmonics = ddsp.core.remove_above_nyquist(frequencies, harmonics, processor.sample_rate)
+    harmonics = tf.concat([state["harmonics"], harmonics], axis=1)
+    phase, last_phase = _phase(processor, f0_hz[:, :, 0], state["phase"])
+    rise = np.arange(processor.hop, dtype=np.float32) / processor.hop
+    if processor.amp_resample_method == "window":
+        rise = 0.5 - 0.5 * np.cos(math.pi * rise)
+    pairs = harmonic_sum(phase, tf.stack([harmonics[:, :-1], harmonics[:, 1:]], axis=2))
+    signal = pairs[:, :, 0] + tf.cast(rise, tf.float32) * (pairs[:, :, 1] - pairs[:, :, 0])
+    return tf.reshape(signal, [signal.shape[0], -1]), {
+        "phase": last_phase,
+        "f0_hz": f0_hz[:, -1:],
+        "harmonics": harmonics[:, -1:],
+    }
+
+
+def _phase(processor: Harmonic, f0_hz: tf.Tensor, phase: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """As `Harmonic._phase`, in int64 steps of 2⁻⁶⁴ cycles, which wrap by themselves; the high word is the phase.
+
+    Args:
+        processor: The bank.
+        f0_hz: `[voices, n_frames + 1]`.
+        phase: int32 `[voices]`, 2³² steps a cycle.
+
+    Returns:
+        Cycles in [-0.5, 0.5), float32 `[voices, n_frames, hop]`, and the phase at the end, int32 `[voices]`.
+    """
+    # A frequency in whole numbers: Hz, 2⁻¹⁴ Hz, 2⁻²⁸ Hz.
+    whole = tf.floor(f0_hz)
+    middle = (f0_hz - whole) * 2.0**14
+    last = (middle - tf.floor(middle)) * 2.0**14
+    digits = [tf.cast(digit, tf.int64)[..., tf.newaxis] for digit in (whole, middle, last)]
+
+    def times(factor: float) -> tf.Tensor:
+        return sum(digit * round(factor * 2.0**-shift) for digit, shift in zip(digits, (0, 14, 28)))
+
+    hop, step = processor.hop, 2.0**64 / processor.sample_rate
+    sounds = tf.cast(f0_hz[:, :-1, tf.newaxis] > 0.0, tf.int64)
+    increments, slopes, halves = times(step), times(step / hop), times(step / 2.0)
+    slopes = (slopes[:, 1:] - slopes[:, :-1]) * sounds
+    samples = np.arange(hop, dtype=np.int64)
+    within = _high_word(increments[:, :-1] * (samples + 1) + slopes * (samples * (samples + 1) // 2))
+    # What adds up from hop to hop, without the rounding of slopes.
+    wholes = _high_word((halves[:, :-1] * (hop + 1) + halves[:, 1:] * (hop - 1)) * sounds)
+    ends = phase[:, tf.newaxis] + tf.cumsum(wholes[:, :, 0], axis=1)
+    starts = tf.concat([phase[:, tf.newaxis], ends[:, :-1]], axis=1)
+    return tf.cast(starts[..., tf.newaxis] + within, tf.float32) * 2.0**-32, ends[:, -1]
+
+
+def _high_word(x: tf.Tensor) -> tf.Tensor:
+    """int64 in steps of 2⁻⁶⁴ to int32 in steps of 2⁻³², rounded."""
+    return tf.bitcast(x + 2**31, tf.int32)[..., 1]
+
+
+def _filtered_noise(processor: FilteredNoise, controls: dict[str, tf.Tensor], state: State) -> tuple[tf.Tensor, State]:
+    """As `FilteredNoise.step`, in time instead of frequency."""
+    magnitudes, hop = controls["magnitudes"], processor.hop
+    voices, n_frames = magnitudes.shape[:2]
+    n_samples = n_frames * hop
+    samples = state["sample"][:, tf.newaxis] + tf.range(n_samples)
+    white = tf.reshape(_white_noise(samples, processor.seed), [voices * n_frames, hop])
+    real, imaginary = np.split(processor._bands_to_spectrum.astype(np.float64), 2, axis=-1)
+    responses = np.fft.irfft(real + 1j * imaginary, processor._fft_size)[:, : processor._response_size]
+    # In two halves of half precision, together as precise as they have to be.
+    coarse = responses.astype(np.float16).astype(np.float32)
+    responses = np.concatenate([coarse, (responses - coarse).astype(np.float32)], axis=0)
+    magnitudes = tf.reshape(magnitudes, [voices * n_frames, -1])
+    responses = tf.matmul(tf.concat([magnitudes, magnitudes], axis=-1), responses)
+    blocks = tf.matmul(responses[:, tf.newaxis], _toeplitz(white, processor._response_size))
+    fresh = _overlap_and_add(tf.reshape(blocks, [voices, n_frames, -1]), hop)
+    signal, ringing = _ring(tf.pad(fresh, [[0, 0], [hop - processor._delay, 0]]), state["ringing"], n_samples)
+    return signal, {"sample": state["sample"] + n_samples, "ringing": ringing}
+
+
+def _white_noise(samples: tf.Tensor, seed: int) -> tf.Tensor:
+    """As that of `instrument.noise`, of int32 sample indices."""
+    key = tf.bitcast(noise.hashed_seed(seed), tf.int32)
+    return noise.uniform(noise.hashed(tf.bitcast(samples + key, tf.uint32)))
+
+
+def _reverb(processor: Reverb, controls: dict[str, tf.Tensor], state: State) -> tuple[tf.Tensor, State]:
+    """As `Reverb.step`, in time: each part of the response against all shifts of the block is a matrix product."""
+    audio, response = controls["audio"], controls["ir"]
+    n_samples = audio.shape[1]
+    part = min(n_samples, _PART)
+    parts = tf.reshape(tf.pad(response, [[0, -response.shape[0] % part]]), [-1, part])
+    echoes = tf.matmul(parts, _toeplitz(audio, part)[0])
+    wet, ringing = _ring(_overlap_and_add(echoes[tf.newaxis], part), state["ringing"], n_samples)
+    return wet + (audio if processor._add_dry else 0.0), {"ringing": ringing}
+
+
+def _ring(fresh: tf.Tensor, ringing: tf.Tensor, n_samples: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Adds what rings on; the first `n_samples` are due, as many as before go on ringing."""
+    n_ringing = ringing.shape[1]
+    fresh = tf.pad(fresh, [[0, 0], [0, max(n_samples + n_ringing - fresh.shape[1], 0)]])[:, : n_samples + n_ringing]
+    signal = fresh + tf.pad(ringing, [[0, 0], [0, n_samples]])
+    return signal[:, :n_samples], signal[:, n_samples:]
+
+
+def _toeplitz(signal: tf.Tensor, n_rows: int) -> tf.Tensor:
+    """Signals `[batch, n]` delayed by 0, 1, 2, … samples: `[batch, n_rows, n + n_rows]`.
+
+    An impulse response times this matrix is its convolution with the signal. It is made without a loop: the signal and
+    its zeros, repeated, are cut into rows one sample shorter than a repetition, so each row begins a sample earlier in
+    it, and the signal stands a sample later in the row.
+    """
+    batch, width = signal.shape[0], signal.shape[1] + n_rows
+    rows = tf.tile(tf.pad(signal, [[0, 0], [0, n_rows + 1]]), [1, n_rows])
+    return tf.reshape(rows[:, : n_rows * width], [batch, n_rows, width])
+
+
+def _overlap_and_add(blocks: tf.Tensor, hop: int) -> tf.Tensor:
+    """Sums blocks `[batch, n, size]` that each begin a hop after the one before: `[batch, n_samples]`."""
+    batch, n_blocks, size = blocks.shape
+    n_hops = -(-size // hop)
+    hops = tf.reshape(tf.pad(blocks, [[0, 0], [0, 0], [0, n_hops * hop - size]]), [batch, n_blocks, n_hops, hop])
+    moved = [tf.pad(hops[:, :, i], [[0, 0], [i, n_hops - 1 - i], [0, 0]]) for i in range(n_hops)]
+    return tf.reshape(tf.add_n(moved), [batch, -1])
+
+
+_STEPS_OF = {
+    Harmonic: _harmonic,
+    FilteredNoise: _filtered_noise,
+    Reverb: _reverb,
+}
+
+
+def _with_half_weights(model: bytes) -> bytes:
+    """Stores the weights in half precision.
+
+    The converter would do that to each and every constant, 2π among them.
+    """
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(model))
+    model.operatorCodes.append(_dequantize_code())
+    halves = set()
+    for graph in model.subgraphs:
+        computed = {tensor for operator in graph.operators for tensor in operator.outputs}
+        for i, tensor in enumerate(list(graph.tensors)):
+            buffer = model.buffers[tensor.buffer]
+            if i in computed or tensor.type != schema.TensorType.FLOAT32 or np.prod(tensor.shape) < _HALF_FROM:
+                continue
+            if buffer.data is None:  # an input
+                continue
+            if tensor.buffer not in halves:
+                buffer.data = np.frombuffer(bytes(buffer.data), np.float32).astype(np.float16).view(np.uint8)
+                halves.add(tensor.buffer)
+            half = schema.TensorT()
+            half.name, half.shape = tensor.name + b"/half", tensor.shape
+            half.type, half.buffer = schema.TensorType.FLOAT16, tensor.buffer
+            graph.tensors.append(half)
+            tensor.buffer = 0  # the empty one
+            operator = schema.OperatorT()
+            operator.opcodeIndex = len(model.operatorCodes) - 1
+            operator.inputs, operator.outputs = [len(graph.tensors) - 1], [i]
+            graph.operators.insert(0, operator)
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+def _dequantize_code() -> schema.OperatorCodeT:
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.DEQUANTIZE
+    code.version = 3  # from float16
+    return code

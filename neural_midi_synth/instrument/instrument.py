@@ -1,0 +1,368 @@
+"""The instrument: controls, decoder and processors in one Keras model that plays clips, streams and whole pieces."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import ddsp
+import gin
+import numpy as np
+import tensorflow as tf
+
+from neural_midi_synth.instrument import rendering
+from neural_midi_synth.instrument.controls import COLUMNS, Controls, has_length
+from neural_midi_synth.instrument.decoder import Decoder, Preprocessor
+from neural_midi_synth.instrument.harmonic import for_xla
+from neural_midi_synth.instrument.processors import F0, ProcessorGroup
+from neural_midi_synth.instrument.recurrent import State, on_gpu
+from neural_midi_synth.midi.pieces import Piece, Voice
+
+if TYPE_CHECKING:
+    from note_seq.protobuf import music_pb2
+
+
+@gin.configurable(module="nms")
+class Instrument(tf.keras.Model):
+    """Plays MIDI with the sound of a recording.
+
+    The road: notes → `controls` → `preprocessor` → `decoder` → `processor_group` → audio. `step` walks it for one
+    block; a clip is a stream with one block. A piece has one voice or several: up to the sum in the processor group
+    each voice is a row of the batch, and the voices of a piece follow each other.
+
+    Attributes:
+        sample_rate: Samples a second.
+        hop: Samples a frame.
+        latency: Samples by which a stream is behind its control frames.
+        level: Variable: peak of the recordings. Networks and losses work at full scale; what is played is scaled by it.
+        pitch_range: Lowest and highest MIDI note number it has learnt, as far as its folder tells.
+    """
+
+    def __init__(
+        self,
+        controls: Controls = gin.REQUIRED,
+        preprocessor: Preprocessor = gin.REQUIRED,
+        decoder: Decoder = gin.REQUIRED,
+        processor_group: ProcessorGroup = gin.REQUIRED,
+        spectral_loss: ddsp.losses.Loss = gin.REQUIRED,
+        sample_rate: int = gin.REQUIRED,
+        name: str = "instrument",
+    ) -> None:
+        """Puts an instrument together; gin gives the parts.
+
+        Args:
+            controls: From notes to control frames.
+            preprocessor: Scales them.
+            decoder: From them to synthesizer parameters.
+            processor_group: From those and 'f0_hz' to audio.
+            spectral_loss: Called with the recorded and the played audio.
+            sample_rate: Samples a second, a multiple of the frame rate.
+            name: Name of the model.
+
+        Raises:
+            ValueError: The frame rate does not divide the sample rate, a processor has another hop or sample rate, or
+                the decoder sees a channel that is not there.
+        """
+        super().__init__(name=name, autocast=False)  # Times stay float64.
+        if controls.frame_rate < 1 or sample_rate % controls.frame_rate:
+            raise ValueError(f"Instrument: the frame rate {controls.frame_rate} does not divide {sample_rate} Hz.")
+        missing = sorted(set(decoder.channels) - set(controls.channels))
+        if missing:
+            raise ValueError(f"Decoder.channels: '{missing[0]}' is not one of Controls.channels.")
+        self.controls = controls
+        self.preprocessor = preprocessor
+        self.decoder = decoder
+        self.processor_group = processor_group
+        self.spectral_loss = spectral_loss
+        self.sample_rate = int(sample_rate)
+        self.hop = self.sample_rate // controls.frame_rate
+        for processor in processor_group.processors:
+            if getattr(processor, "hop", self.hop) != self.hop:
+                raise ValueError(
+                    f"{processor.name}: its hop is {processor.hop}, but {sample_rate} samples in "
+                    f"{controls.frame_rate} frames make a hop of {self.hop}."
+                )
+            if getattr(processor, "sample_rate", self.sample_rate) != self.sample_rate:
+                raise ValueError(
+                    f"{processor.name}: its sample rate is {processor.sample_rate}, the instrument's {sample_rate} Hz."
+                )
+        decoder.set_outputs(processor_group.heads)
+        self.pitch_range = (0.0, 127.0)
+        self._latency_frames = decoder.latency_frames + processor_group.lag
+        self.latency = self._latency_frames * self.hop
+        # The peak of the recordings: inside, all instruments are equally loud.
+        self.level = self.add_weight("level", [], initializer="ones", trainable=False)
+        self._loss = tf.keras.metrics.Mean("loss")
+        # Past Keras, which would track graphs as parts of the model and save them with it.
+        object.__setattr__(self, "_graphs", {})
+        object.__setattr__(self, "_tracing", threading.Lock())
+
+    @property
+    def frame_rate(self) -> int:
+        """Control frames a second."""
+        return self.controls.frame_rate
+
+    @property
+    def styles(self) -> dict[str, int]:
+        """Style name → controller number."""
+        return dict(self.controls.styles)
+
+    def initial_state(
+        self, batch: int | tf.Tensor, voices: int | tf.Tensor = 1, first_sample: int | tf.Tensor = 0
+    ) -> State:
+        """Silence: what a stream starts from.
+
+        Args:
+            batch: Number of pieces.
+            voices: Voices of each piece.
+            first_sample: Index of the first sample, on which the noise depends, a scalar or `[batch]`.
+        """
+        return {
+            F0: tf.zeros([batch * voices, self.decoder.latency_frames, 1]),
+            "decoder": self.decoder.initial_state(batch * voices),
+            "processor_group": self.processor_group.initial_state(batch, voices, first_sample),
+        }
+
+    def step(
+        self,
+        control_frames: dict[str, tf.Tensor],
+        state: State,
+        voices: int | tf.Tensor = 1,
+        audible: tf.Tensor | None = None,
+    ) -> tuple[dict[str, Any], State]:
+        """Plays one block.
+
+        Args:
+            control_frames: Channel name → `[batch * voices, n_frames, 1]`; `n_frames` a multiple of the decoder's
+                stride.
+            state: Of the block before, or `initial_state`.
+            voices: Voices of each piece.
+            audible: 1 or 0 for each voice, float32 `[batch * voices]`: those at 0 are left out of the sound.
+
+        Returns:
+            The processor group's outputs, where `['out']['signal']` is audio `[batch, n_frames * hop]` before it is
+            scaled by `level`, `latency` samples behind the frames; and the next state.
+        """
+        parameters, decoded = self._decode(control_frames, state)
+        outputs, group_state = self.processor_group.step(parameters, state["processor_group"], voices, audible)
+        return outputs, {**decoded, "processor_group": group_state}
+
+    def _decode(self, control_frames: dict[str, tf.Tensor], state: State) -> tuple[dict[str, tf.Tensor], State]:
+        """From control frames to what the processor group takes; the next state but for that group's."""
+        parameters, decoder_state = self.decoder(self.preprocessor(control_frames), state=state["decoder"])
+        f0_hz = tf.concat([state[F0], _midi_to_hz(control_frames["f0_midi"])], axis=1)
+        n_frames = tf.shape(control_frames["f0_midi"])[1]
+        parameters[F0], later_f0_hz = f0_hz[:, :n_frames], f0_hz[:, n_frames:]
+        return parameters, {F0: later_f0_hz, "decoder": decoder_state}
+
+    def call(self, features: Mapping[str, tf.Tensor], n_samples: int | tf.Tensor | None = None) -> tf.Tensor:
+        """Plays clips from notes.
+
+        Args:
+            features: `notes`, `control_changes` and `pitch_bends` as `Controls` takes them, for pieces of one voice
+                `[batch, n, columns]`, for several `[batch, voices, n, columns]`; and `audio` `[batch, n_samples]`, of
+                which only the length matters, unless `n_samples` is given. Where there is `first_sample` `[batch]`,
+                the noise starts from that sample. Of several voices, those without notes are silent, but for the first.
+            n_samples: Length of the clips.
+
+        Returns:
+            Audio `[batch, n_samples]`.
+        """
+        if n_samples is None:
+            n_samples = tf.shape(features["audio"])[1]
+        parameters, group_state, audible = self._decode_clips(features, n_samples)
+        voices = _voices(features)
+        return self.level * self._play(parameters, group_state, n_samples, voices, audible)
+
+    def _decode_clips(
+        self, features: Mapping[str, tf.Tensor], n_samples: int | tf.Tensor
+    ) -> tuple[dict[str, tf.Tensor], State, tf.Tensor | None]:
+        """What the processor group takes for clips, the state it starts from, and which voices are audible."""
+        voices = _voices(features)
+        batch = tf.shape(features["notes"])[0]
+        state = self.initial_state(batch, voices, features.get("first_sample", 0))
+        rows = [features[name] for name in COLUMNS]
+        audible = None
+        if voices > 1:
+            have_notes = tf.reduce_any(has_length(features["notes"]), axis=2) | (tf.range(voices) == 0)
+            audible = tf.reshape(tf.cast(have_notes, tf.float32), [-1])
+            rows = [tf.reshape(each, [batch * voices, -1, each.shape[-1]]) for each in rows]
+        parameters, _ = self._decode(self.controls(*rows, self.frames_for(n_samples)), state)
+        return parameters, state["processor_group"], audible
+
+    def _play(
+        self,
+        parameters: dict[str, tf.Tensor],
+        group_state: State,
+        n_samples: int | tf.Tensor,
+        voices: int,
+        audible: tf.Tensor | None,
+    ) -> tf.Tensor:
+        """Clips `[batch, n_samples]` at full scale, from the first sample that is not late."""
+        outputs, _ = self.processor_group.step(parameters, group_state, voices, audible)
+        signal = outputs["out"]["signal"]
+        rest = tf.shape(signal)[1] - self.latency - n_samples
+        return tf.split(signal, [self.latency, n_samples, rest], axis=1)[1]
+
+    def train_step(self, features: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """One step of `fit`. Features as for `call`, with the recorded `audio`.
+
+        On processor cores the halves of a batch go side by side: where one waits for the frame before, as the recurrent
+        layer does, the other has something to do.
+        """
+        batch = features["audio"].shape[0]
+        n_parts = 1 if on_gpu() or batch is None or batch % 2 else 2
+        parts = zip(*(tf.split(value, n_parts) for value in features.values()))
+        of_part = tf.function(self._loss_and_gradients)
+        losses, gradients = zip(*(of_part(dict(zip(features, part))) for part in parts))
+        gradients = [tf.add_n(each) / n_parts for each in zip(*gradients)]
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_variables))
+        self._loss.update_state(tf.add_n(losses) / n_parts)
+        return {"loss": self._loss.result(), "gradient_norm": tf.linalg.global_norm(gradients)}
+
+    def _loss_and_gradients(self, features: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """The loss, and this replica's share of the gradient of each variable.
+
+        What comes after the decoder goes over every sample many times; on processor cores it is one program of XLA's.
+        """
+        audio = features["audio"] / self.level
+        after_decoder = [*self.processor_group.trainable_variables, *self.spectral_loss.trainable_variables]
+        references = {variable.ref() for variable in after_decoder}
+        before = [variable for variable in self.trainable_variables if variable.ref() not in references]
+        with tf.GradientTape() as tape:
+            self._clear_losses()
+            parameters, group_state, audible = self._decode_clips(features, tf.shape(audio)[1])
+            added = _sum(self.decoder.losses)
+            shared = added / tf.distribute.get_strategy().num_replicas_in_sync
+        f0_hz = parameters.pop(F0)  # MIDI tells it: it takes no gradient.
+
+        def play(
+            parameters: dict[str, tf.Tensor], f0_hz: tf.Tensor, state: State, audio: tf.Tensor
+        ) -> tuple[tf.Tensor, dict[str, tf.Tensor], list[tf.Tensor]]:
+            return self._loss_and_gradients_after_decoder(
+                parameters, f0_hz, state, audio, after_decoder, _voices(features), audible
+            )
+
+        compiled = tf.function(play, jit_compile=not on_gpu())
+        loss, upstream, gradients = compiled(parameters, f0_hz, group_state, audio)
+        gradients += tape.gradient(
+            [parameters, shared],
+            before,
+            output_gradients=[upstream, tf.ones_like(shared)],
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+        by_variable = {variable.ref(): gradient for variable, gradient in zip([*after_decoder, *before], gradients)}
+        return loss + added, [by_variable[variable.ref()] for variable in self.trainable_variables]
+
+    def _loss_and_gradients_after_decoder(
+        self,
+        parameters: dict[str, tf.Tensor],
+        f0_hz: tf.Tensor,
+        group_state: State,
+        audio: tf.Tensor,
+        variables: list[tf.Variable],
+        voices: int,
+        audible: tf.Tensor | None,
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor], list[tf.Tensor]]:
+        """The loss, and its gradients with respect to the decoder's outputs and to the variables that come after."""
+        with contextlib.nullcontext() if on_gpu() else for_xla(), tf.GradientTape() as tape:
+            tape.watch(parameters)
+            self._clear_losses()
+            played = self._play({**parameters, F0: f0_hz}, group_state, tf.shape(audio)[1], voices, audible)
+            loss = self.spectral_loss(audio, played)
+            loss += _sum([*self.processor_group.losses, *self.spectral_loss.losses])
+            shared = loss / tf.distribute.get_strategy().num_replicas_in_sync
+        zero = tf.UnconnectedGradients.ZERO
+        return loss, *tape.gradient(shared, [parameters, variables], unconnected_gradients=zero)
+
+    def test_step(self, features: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """One step of `evaluate`: the loss is a mean over examples, however many there are in each batch."""
+        self._clear_losses()
+        played = self(features) / self.level
+        loss = self.spectral_loss(features["audio"] / self.level, played) + _sum(self.losses)
+        self._loss.update_state(loss, sample_weight=tf.shape(played)[0])
+        return {"loss": self._loss.result()}
+
+    @property
+    def metrics(self) -> list[tf.keras.metrics.Metric]:
+        """The mean loss of an epoch, which Keras sets back."""
+        return [self._loss]
+
+    def build_variables(self) -> None:
+        """Makes every variable, by playing nothing for a moment."""
+        empty = {name: tf.zeros([1, 0, n]) for name, n in COLUMNS.items()}
+        self(empty, n_samples=self.hop)
+
+    def render(
+        self,
+        piece: Piece | Voice | music_pb2.NoteSequence | str | os.PathLike,
+        styles: Mapping[str, float] | None = None,
+        sample_rate: int | None = None,
+        n_samples: int | None = None,
+    ) -> np.ndarray:
+        """Plays a piece of any length and any number of voices, block by block.
+
+        Args:
+            piece: A piece, a voice, a `NoteSequence`, or the path of a MIDI file. Of several instruments in a file the
+                one plays whose notes lie best in `pitch_range`; `read_midi` chooses others.
+            styles: Style name → control change value (0 to 127) that holds throughout, whatever the file says.
+            sample_rate: Of the result; the instrument's own unless given.
+            n_samples: Length of the result at the instrument's sample rate; unless given, to the end of the last note
+                and a second more.
+
+        Returns:
+            Audio float32 `[n]`.
+
+        Raises:
+            DataError: The file cannot be used, or the instrument has no such style.
+        """
+        return np.concatenate(list(self.render_blocks(piece, styles, sample_rate, n_samples)))
+
+    def render_blocks(
+        self,
+        piece: Piece | Voice | music_pb2.NoteSequence | str | os.PathLike,
+        styles: Mapping[str, float] | None = None,
+        sample_rate: int | None = None,
+        n_samples: int | None = None,
+    ) -> Iterator[np.ndarray]:
+        """As `render`, one block of audio after the other; memory does not grow with the length."""
+        return rendering.render_blocks(self, piece, styles, sample_rate, n_samples)
+
+    def traced(self, key: Hashable, trace: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
+        """A graph of this instrument, traced when it is first asked for, and shared by all that play it.
+
+        Args:
+            key: What graph it is.
+            trace: Traces it.
+
+        Returns:
+            The graph.
+        """
+        with self._tracing:
+            if key not in self._graphs:
+                self._graphs[key] = trace()
+            return self._graphs[key]
+
+    def frames_for(self, n_samples: int | tf.Tensor) -> int | tf.Tensor:
+        """How many control frames it takes to play so many samples, latency made up for; a multiple of the stride."""
+        n_frames = -(-n_samples // self.hop) + self._latency_frames
+        return -(-n_frames // self.decoder.stride) * self.decoder.stride
+
+
+def _voices(features: Mapping[str, tf.Tensor]) -> int:
+    """Voices of each piece in a batch of features."""
+    notes = features["notes"]
+    return notes.shape[1] if len(notes.shape) == 4 else 1
+
+
+def _sum(losses: list[tf.Tensor]) -> tf.Tensor:
+    """The sum of what layers gave to Keras' `add_loss`; 0 where they gave nothing."""
+    return tf.add_n(losses) if losses else tf.constant(0.0)
+
+
+def _midi_to_hz(pitch: tf.Tensor) -> tf.Tensor:
+    """Hz, through float64: in float32 the last bit of a power depends on its place in the tensor, and phases add up."""
+    return tf.cast(440.0 * 2.0 ** ((tf.cast(pitch, tf.float64) - 69.0) / 12.0), tf.float32)

@@ -1,0 +1,170 @@
+"""From gin configs and folders to instruments."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pathlib
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+import gin
+import tensorflow as tf
+
+from neural_midi_synth import configs
+from neural_midi_synth.errors import DataError
+from neural_midi_synth.instrument.instrument import Instrument
+
+# gin configures these; nothing here calls them.
+from neural_midi_synth.instrument.losses import SpectralLoss  # noqa: F401
+from neural_midi_synth.instrument.noise import FilteredNoise  # noqa: F401
+
+CONFIG_NAME = "operative_config.gin"
+"""In the folder of an instrument: the gin config that describes it."""
+
+DATA_SET_NAME = "data_set.json"
+"""In the folder of an instrument: what it was trained on."""
+
+PRETRAINED = pathlib.Path(__file__).resolve().parents[1] / "pretrained" / "demo_guitar"
+"""The instrument that comes with the package: the demo guitar, trained by `make pretrained`."""
+
+OF_TRAINING = ("nms.train", "cosine_decay", "exponential_decay", "MidiAudioConfig")
+"""What configs of models bind although playing does not import it."""
+
+gin.add_config_file_search_path(str(configs.folder()))
+# There is one configuration of gin for all threads: while one loads an instrument, the others wait.
+_LOADING = threading.RLock()
+
+
+def configure(
+    gin_files: Iterable[str | os.PathLike],
+    gin_params: Iterable[str] = (),
+    skip_unknown: bool | tuple[str, ...] = OF_TRAINING,
+) -> None:
+    """Makes gin files and bindings the whole configuration.
+
+    Args:
+        gin_files: Paths of gin files.
+        gin_params: Bindings that come after them, such as `'Decoder.units = 128'`.
+        skip_unknown: What may be bound although it is not imported: names, or True for anything. The configs of models
+            bring those of their training, which playing does without.
+
+    Raises:
+        DataError: A file or a binding that gin does not take.
+    """
+    logging.disable(logging.ERROR)  # gin logs an error for each place it looks for an included file in vain.
+    try:
+        with gin.unlock_config():
+            gin.clear_config()
+            gin.parse_config_files_and_bindings(
+                [str(path) for path in gin_files], list(gin_params), skip_unknown=skip_unknown
+            )
+    except (ValueError, TypeError, SyntaxError, OSError, LookupError, AttributeError, ImportError) as error:
+        raise DataError(f"gin: {_first_line(error)}") from error
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def build(debug: bool = False) -> Instrument:
+    """Builds the instrument that gin is configured for.
+
+    Args:
+        debug: Let an error pass as it is, with its traceback: for those who write parts of their own.
+
+    Raises:
+        DataError: The configuration does not describe an instrument; the message says which part.
+    """
+    if debug:
+        instrument = Instrument()
+        instrument.build_variables()
+        return instrument
+    try:
+        instrument = Instrument()
+        instrument.build_variables()
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        tf.errors.OpError,
+    ) as error:
+        raise DataError(f"gin: {_first_line(error)}") from error
+    return instrument
+
+
+def _first_line(error: Exception) -> str:
+    """The line that says something; Keras first says in which layer it is."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    lines = [line.strip() for line in text.splitlines()]
+    telling = (line for line in lines if line and not line.startswith("Exception encountered when calling layer"))
+    return next(telling, type(error).__name__)
+
+
+def load(folder: str | os.PathLike | None = None, checkpoint: str | None = None) -> Instrument:
+    """Loads a trained instrument.
+
+    gin's configuration becomes that of the instrument. May be called from several threads.
+
+    Args:
+        folder: What `nms_train --save_dir` wrote; unless given, the guitar that comes with the package.
+        checkpoint: 'best' (on validation) or 'last'; unless given the best, or the last of a run too young to have one.
+
+    Returns:
+        The instrument, ready to `render`.
+
+    Raises:
+        DataError: There is no instrument in the folder, or it is damaged.
+    """
+    with _LOADING:
+        return _load(pathlib.Path(folder or PRETRAINED), checkpoint)
+
+
+def _load(folder: pathlib.Path, checkpoint: str | None) -> Instrument:
+    config = folder / CONFIG_NAME
+    if not config.is_file():
+        raise DataError(f"{folder}: no instrument here ({CONFIG_NAME} is missing). Name a folder that nms_train wrote.")
+    if checkpoint is None:
+        checkpoint = "best" if (folder / "best").is_dir() else "last"
+    path = tf.train.latest_checkpoint(str(folder / checkpoint))
+    if path is None:
+        raise DataError(f"{folder}: no checkpoint in {checkpoint}/. Train it for a while first.")
+    try:
+        configure([config], skip_unknown=True)
+        instrument = build()
+    except DataError as error:
+        raise DataError(f"{config}: damaged ({error}). Train again.") from error
+    try:
+        status = tf.train.Checkpoint(instrument=instrument).restore(path)
+        status.assert_existing_objects_matched().expect_partial()
+    except (tf.errors.OpError, AssertionError, IndexError, ValueError) as error:
+        raise DataError(f"{path}: damaged checkpoint, or one of another instrument. Train again.") from error
+    pitches = trained_on(folder).get("pitch")
+    if pitches:
+        instrument.pitch_range = (float(pitches["minimum"]), float(pitches["maximum"]))
+    return instrument
+
+
+def trained_on(folder: str | os.PathLike) -> dict[str, Any]:
+    """What the folder of an instrument tells of the takes it was trained on; empty where it tells nothing.
+
+    Args:
+        folder: What `nms_train --save_dir` wrote.
+
+    Returns:
+        `folder` of the data set, names of the `takes`, and where the instrument is at home: `pitch`, `velocity` and
+        `styles`.
+
+    Raises:
+        DataError: The file is damaged.
+    """
+    path = pathlib.Path(folder) / DATA_SET_NAME
+    if not path.is_file():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path}: damaged. Delete it, or train again.") from error

@@ -1,0 +1,89 @@
+"""ddsp's multi-scale spectral loss, with a floor under its logarithm and a term on a mel scale."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import ddsp
+import gin
+import numpy as np
+import tensorflow as tf
+
+_TINY = 1e-14  # under a square root, whose slope at 0 is infinite
+
+
+@gin.configurable(module="nms")
+class SpectralLoss(ddsp.losses.SpectralLoss):
+    """ddsp's `SpectralLoss` with a floor under the logarithm, and a term on a mel scale.
+
+    ddsp takes the logarithm of magnitudes down to 1e-5, some 150 dB below full scale, so most of its loss is about bins
+    nobody hears. And every bin counts alike, so the lowest partials, which carry pitch and loudness, count little. Here
+    a small magnitude, the floor, is added before each logarithm, so that differences far below it count for nothing;
+    and the mel term compares bands of equal width to the ear.
+    """
+
+    def __init__(
+        self,
+        fft_sizes: Sequence[int] = (2048, 1024, 512, 256, 128, 64),
+        mag_weight: float = 1.0,
+        logmag_weight: float = 1.0,
+        mel_weight: float = 1.0,
+        mel_fft_sizes: Sequence[int] = (2048, 512),
+        mel_bands: Sequence[int] = (80, 40),
+        floor_db: float = -80.0,
+        overlap: float = 0.75,
+        sample_rate: int = gin.REQUIRED,
+        name: str = "spectral_loss",
+    ) -> None:
+        """Sets weights and scales.
+
+        Args:
+            fft_sizes: Of the spectrograms compared bin by bin.
+            mag_weight: Of the L1 distance of magnitudes.
+            logmag_weight: Of the L1 distance of their natural logarithms.
+            mel_weight: Of the L1 distance of the logarithms of mel bands.
+            mel_fft_sizes: Of the spectrograms the mel bands are made from.
+            mel_bands: How many bands each has.
+            floor_db: Level of a sine, in dB of full scale, whose magnitude is added before each logarithm.
+            overlap: Of one window with the next, as a share of it.
+            sample_rate: Samples a second.
+            name: Name of the loss.
+
+        Raises:
+            ValueError: There are not as many numbers of bands as sizes.
+        """
+        if len(mel_fft_sizes) != len(mel_bands):
+            raise ValueError(f"SpectralLoss.mel_bands: {len(mel_bands)} numbers for {len(mel_fft_sizes)} FFT sizes.")
+        super().__init__(fft_sizes=tuple(fft_sizes), mag_weight=mag_weight, logmag_weight=logmag_weight, name=name)
+        self._overlap = overlap
+        self.mel_weight = mel_weight
+        self._floor = 10.0 ** (floor_db / 20.0)
+        self._mel = {
+            size: tf.signal.linear_to_mel_weight_matrix(bands, size // 2 + 1, sample_rate, 30.0, sample_rate / 2)
+            for size, bands in zip(mel_fft_sizes, mel_bands)
+            if mel_weight
+        }
+
+    def call(self, target_audio: tf.Tensor, audio: tf.Tensor) -> tf.Tensor:
+        """Compares audio `[batch, n_samples]` with the target's: a scalar."""
+        loss = 0.0
+        for size in sorted({*self.fft_sizes, *self._mel}, reverse=True):
+            target, value = (_magnitudes(each, size, self._overlap) for each in (target_audio, audio))
+            floor = self._floor * size / 4.0  # The magnitude of a sine of that amplitude under a Hann window.
+            if size in self.fft_sizes:
+                loss += self.mag_weight * tf.reduce_mean(tf.abs(target - value))
+                loss += self.logmag_weight * _log_distance(target, value, floor)
+            if size in self._mel:
+                target, value = tf.matmul(target, self._mel[size]), tf.matmul(value, self._mel[size])
+                loss += self.mel_weight * _log_distance(target, value, floor)
+        return loss
+
+
+def _magnitudes(audio: tf.Tensor, size: int, overlap: float) -> tf.Tensor:
+    """The `compute_mag` of ddsp by squares, with which XLA is quicker than with absolute values of complex numbers."""
+    spectrum = ddsp.spectral_ops.stft(audio, size, overlap)
+    return tf.sqrt(tf.math.real(spectrum) ** 2 + tf.math.imag(spectrum) ** 2 + _TINY)
+
+
+def _log_distance(target: tf.Tensor, value: tf.Tensor, floor: float) -> tf.Tensor:
+    return tf.reduce_mean(tf.abs(tf.math.log(target + np.float32(floor)) - tf.math.log(value + np.float32(floor))))

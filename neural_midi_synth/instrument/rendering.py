@@ -1,0 +1,156 @@
+"""Plays whole pieces with an instrument, block by block."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import soxr
+import tensorflow as tf
+
+from neural_midi_synth.errors import DataError
+from neural_midi_synth.instrument.controls import COLUMNS, Score
+from neural_midi_synth.instrument.recurrent import State
+from neural_midi_synth.midi.pieces import Piece, Voice
+from neural_midi_synth.midi.standard_midi_file import best_part, read_parts
+
+if TYPE_CHECKING:
+    from note_seq.protobuf import music_pb2
+
+    from neural_midi_synth.instrument.instrument import Instrument
+
+BLOCK_SECONDS = 2
+TAIL_SECONDS = 1.0
+"""What is played after the end of the last note, unless a length is given."""
+
+
+def render_blocks(
+    instrument: Instrument,
+    piece: Piece | Voice | music_pb2.NoteSequence | str | os.PathLike,
+    styles: Mapping[str, float] | None = None,
+    sample_rate: int | None = None,
+    n_samples: int | None = None,
+    block_frames: int | None = None,
+) -> Iterator[np.ndarray]:
+    """Plays a piece, one block of audio after the other; memory does not grow with the length.
+
+    Args:
+        instrument: What plays.
+        piece: As for `Instrument.render`.
+        styles: Style name → control change value (0 to 127) that holds throughout, whatever the file says.
+        sample_rate: Of the result; the instrument's own unless given.
+        n_samples: Length of the result at the instrument's sample rate; unless given, to the end of the last note and
+            a second more.
+        block_frames: Control frames of a block, a multiple of the decoder's stride; two seconds unless given.
+
+    Yields:
+        Audio float32 `[n]`.
+
+    Raises:
+        DataError: The file cannot be used, or the instrument has no such style.
+    """
+    piece = as_piece(piece, instrument)
+    voices = len(piece.voices)
+    if n_samples is None:
+        n_samples = round((piece.duration + TAIL_SECONDS) * instrument.sample_rate)
+    resampler = soxr.ResampleStream(instrument.sample_rate, sample_rate or instrument.sample_rate, 1, dtype="float32")
+    score = score_of(instrument, piece, styles or {})
+    state, skip, left = instrument.initial_state(1, voices), instrument.latency, n_samples
+    if block_frames is None:
+        stride = instrument.decoder.stride
+        block_frames = -(-BLOCK_SECONDS * instrument.frame_rate // stride) * stride
+    play = block_function(instrument)
+    frame, frames_left = 0, instrument.frames_for(n_samples)
+    while frames_left > 0:
+        # A short rest goes with the block before it.
+        n_frames = frames_left if frames_left <= 3 * block_frames // 2 else block_frames
+        rows = score.rows(frame, frame + n_frames)
+        signal, state = play(rows, tf.constant([frame, n_frames, voices], tf.int64), state)
+        signal = signal.numpy()[0]
+        signal, skip = signal[skip:][:left], max(skip - len(signal), 0)
+        frame, frames_left, left = frame + n_frames, frames_left - n_frames, left - len(signal)
+        if sample_rate not in (None, instrument.sample_rate):
+            signal = resampler.resample_chunk(signal, last=left == 0)
+        yield signal
+
+
+def as_piece(piece: Piece | Voice | music_pb2.NoteSequence | str | os.PathLike, instrument: Instrument) -> Piece:
+    """A piece of whatever can be played: of several instruments in a file, the one that lies best in the range.
+
+    Args:
+        piece: A piece, a voice, a `NoteSequence`, or the path of a MIDI file.
+        instrument: What will play it.
+
+    Returns:
+        The piece.
+
+    Raises:
+        DataError: The file cannot be used.
+    """
+    if isinstance(piece, Piece):
+        return piece
+    if isinstance(piece, Voice):
+        return Piece((piece,))
+    return best_part(read_parts(piece), *instrument.pitch_range).piece
+
+
+def score_of(instrument: Instrument, piece: Piece, styles: Mapping[str, float]) -> Score:
+    """A piece as it is played: with styles that hold throughout.
+
+    Args:
+        instrument: What plays.
+        piece: What is played.
+        styles: Style name → control change value (0 to 127).
+
+    Returns:
+        Its rows, by block.
+
+    Raises:
+        DataError: The instrument has no such style, or a value is out of its range.
+    """
+    for style, value in styles.items():
+        if style not in instrument.styles:
+            known = ", ".join(instrument.styles) or "none"
+            raise DataError(f"'{style}' is not a style of this instrument; it has {known}.")
+        if not 0 <= value <= 127:
+            raise DataError(f"{style}={value}: a style's value is 0 to 127.")
+    fixed = np.array([(0.0, instrument.styles[style], value) for style, value in styles.items()]).reshape([-1, 3])
+    voices = []
+    for voice in piece.voices:
+        free = ~np.isin(voice.control_changes[:, 1], fixed[:, 1])
+        control_changes = np.concatenate([fixed, voice.control_changes[free]])
+        voices.append({"notes": voice.notes, "control_changes": control_changes, "pitch_bends": voice.pitch_bends})
+    return Score(voices, instrument.frame_rate)
+
+
+def block_function(instrument: Instrument) -> Callable[..., tuple[tf.Tensor, State]]:
+    """The graph that plays a block of any length and any number of voices, traced once for an instrument.
+
+    Args:
+        instrument: What plays.
+
+    Returns:
+        From rows of `Score`, int64 `[first frame, number of frames, voices]` and a state to audio `[1, n_samples]`,
+        `latency` samples behind, and the next state.
+    """
+
+    def block(rows: dict[str, tf.Tensor], place: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
+        control_frames = instrument.controls(**rows, n_frames=place[1], first_frame=place[0])
+        outputs, state = instrument.step(control_frames, state, tf.cast(place[2], tf.int32))
+        return instrument.level * outputs["out"]["signal"], state
+
+    def trace() -> Callable[..., tuple[tf.Tensor, State]]:
+        rows = {name: tf.TensorSpec([None, None, n], tf.float64) for name, n in COLUMNS.items()}
+        place = tf.TensorSpec([3], tf.int64)
+        return tf.function(block).get_concrete_function(rows, place, state_specs(instrument))
+
+    return instrument.traced("block", trace)
+
+
+def state_specs(instrument: Instrument) -> State:
+    """The specs of a state of any number of pieces and voices."""
+    return tf.nest.map_structure(
+        lambda value: tf.TensorSpec([None, *value.shape[1:]], value.dtype), instrument.initial_state(1)
+    )

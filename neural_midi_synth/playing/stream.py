@@ -1,0 +1,355 @@
+"""Plays an instrument block by block, live, from events as they come.
+
+A stream counts control frames from 0. Events take effect at a frame, and what they do is heard `latency` samples after
+it. The control frames are those of `instrument.controls`, the featurizer that training and rendering use: a stream
+hands it the few events that still matter, so memory and time of a block do not grow.
+
+Example:
+    ```python
+    stream = Stream(nms.load("my_guitar"), block_frames=4)
+    stream.note_on(40, 100)
+    stream.note_on(47, 100)  # Another voice: both notes last.
+    audio = stream.block()  # 4 frames later the notes have begun.
+    stream.note_off(40)
+    ```
+"""
+
+from __future__ import annotations
+
+import bisect
+import collections
+import math
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tensorflow as tf
+
+from neural_midi_synth.errors import DataError
+from neural_midi_synth.instrument.controls import COLUMNS, frame_of, in_force, padded
+from neural_midi_synth.instrument.instrument import Instrument
+from neural_midi_synth.instrument.rendering import render_blocks, state_specs
+from neural_midi_synth.midi.events import Bent, ControlChanged, MidiChannel, Note, NoteBegan
+from neural_midi_synth.midi.pieces import Piece, Voice
+from neural_midi_synth.playing.allocation import VoiceAllocator
+
+if TYPE_CHECKING:
+    from note_seq.protobuf import music_pb2
+
+_NOT_YET = 1.0e9  # s: when a note ends that still lasts
+_SUSTAIN_PEDAL = 64
+_BEND = -1  # The key of pitch bends among the numbers of controllers.
+
+
+class Stream:
+    """An instrument played in blocks of one size, on several voices.
+
+    A note takes a voice that is free, or, where all are taken, the voice of the oldest note, first among those whose
+    key is up and that the pedal holds. With one voice the newest note is heard, as on a monophonic synthesizer.
+
+    Events wait until their frame has come. They may be given in any order, and from another thread than the one that
+    pulls blocks; those for one frame happen in the order they were given, and those for a frame that has already been
+    played happen at once, at the next block's first frame. They are read as those of a MIDI channel in a file are, by
+    `midi.events.MidiChannel`.
+
+    Attributes:
+        instrument: What is played.
+        block_frames: Control frames of a block.
+        block_samples: Samples of a block.
+        voices: How many notes can last at once.
+        sample_rate: Samples a second.
+        hop: Samples a frame.
+        latency: Samples from the frame of an event to where it begins to be heard.
+        frame: The frame that the next block begins with.
+    """
+
+    def __init__(self, instrument: Instrument, block_frames: int, voices: int = 6) -> None:
+        """Readies an instrument for playing; the first block is not slower than the others.
+
+        Args:
+            instrument: A trained instrument. It may be shared by several streams, which share its graphs too.
+            block_frames: Control frames of a block, a multiple of the decoder's stride.
+            voices: How many notes can last at once.
+
+        Raises:
+            ValueError: `block_frames` is not a multiple of the stride from 1, or `voices` no whole number from 1.
+        """
+        stride = instrument.decoder.stride
+        if block_frames != int(block_frames) or block_frames < 1 or block_frames % stride:
+            raise ValueError(f"Stream: block_frames is {block_frames}; this instrument needs a multiple of {stride}.")
+        if voices != int(voices) or voices < 1:
+            raise ValueError(f"Stream: voices is {voices}; give a whole number from 1.")
+        self.instrument = instrument
+        self.block_frames = int(block_frames)
+        self.voices = int(voices)
+        self.sample_rate = instrument.sample_rate
+        self.hop = instrument.hop
+        self.block_samples = self.block_frames * self.hop
+        self.latency = instrument.latency
+        self._numbers = frozenset(
+            int(channel[3:]) for channel in instrument.controls.channels if channel.startswith("cc_")
+        )
+        self._features, self._step = instrument.traced(("stream", self.block_frames), self._trace)
+        self._lock = threading.RLock()
+        self.reset()
+        self.block()
+        self.reset()
+
+    def reset(self) -> None:
+        """Begins anew at frame 0, as if nothing had ever been played. May be called from any thread."""
+        with self._lock:
+            self.frame = 0
+            self._given: collections.deque[tuple[int, str, tuple[float, ...]]] = collections.deque()
+            self._n_events = 0
+            self._queue: list[tuple[int, int, str, tuple[float, ...]]] = []
+            self._channel = MidiChannel()
+            self._held: dict[int, list[tuple[int, float]]] = {}  # By controller, or `_BEND`: frames and values.
+            self._begin(first_sample=0)
+
+    def panic(self) -> None:
+        """Silences everything at once, what rings included, until the next note begins. May be called from any thread.
+
+        Notes that last and events that wait are forgotten, and the pedal is up. Control changes and bends stay in
+        force, and frames go on counting.
+        """
+        with self._lock:
+            self._given.clear()
+            self._queue = []
+            self._channel.control_change(self.frame, _SUSTAIN_PEDAL, 0)
+            self._channel.end(self.frame)
+            self._begin(first_sample=0)
+            self._silent = True
+
+    def frame_of(self, sample: float) -> int:
+        """The frame of an event at a sample, counted from the stream's begin: the one it would get in a file.
+
+        Args:
+            sample: As a host counts them.
+
+        Returns:
+            What events take as `frame`.
+        """
+        return frame_of(sample / self.sample_rate, self.instrument.frame_rate)
+
+    def note_on(self, pitch: float, velocity: float, frame: int | None = None) -> None:
+        """Begins a note.
+
+        Args:
+            pitch: MIDI note number, 0 to 127.
+            velocity: 1 to 127; 0 ends the note, as in MIDI.
+            frame: When; unless given, with the next block.
+
+        Raises:
+            DataError: The instrument cannot be played live, or a value is out of its range.
+        """
+        if velocity == 0:
+            self.note_off(pitch, frame)
+        else:
+            self._push("note_on", frame, pitch=(pitch, 127), velocity=(velocity, 127))
+
+    def note_off(self, pitch: float, frame: int | None = None) -> None:
+        """Ends the oldest note of a pitch whose key is down, unless the pedal (CC64) holds it.
+
+        However soon it comes, a note lasts a frame.
+
+        Args:
+            pitch: That it began with.
+            frame: When; unless given, with the next block.
+
+        Raises:
+            DataError: As for `note_on`.
+        """
+        self._push("note_off", frame, pitch=(pitch, 127))
+
+    def control_change(self, number: int, value: float, frame: int | None = None) -> None:
+        """Sets a controller.
+
+        Args:
+            number: Of the controller, 0 to 127; `instrument.styles` names those of styles.
+            value: 0 to 127.
+            frame: When; unless given, with the next block.
+
+        Raises:
+            DataError: As for `note_on`.
+        """
+        self._push("control_change", frame, number=(number, 127), value=(value, 127))
+
+    def pitch_bend(self, semitones: float, frame: int | None = None) -> None:
+        """Bends the pitch.
+
+        Args:
+            semitones: Up; negative down.
+            frame: When; unless given, with the next block.
+
+        Raises:
+            DataError: As for `note_on`.
+        """
+        self._push("pitch_bend", frame, semitones=(semitones, None))
+
+    def block(self, control_frames: Mapping[str, np.ndarray] | None = None) -> np.ndarray:
+        """Plays the next block.
+
+        Args:
+            control_frames: Channel name → values of `block_frames` frames in the channel's unit, or of as many for
+                each voice, `[voices, block_frames]`, played in place of what the events say. Any instrument takes them.
+
+        Returns:
+            Audio float32 `[block_samples]`, `latency` samples behind.
+
+        Raises:
+            DataError: A channel is missing, or has not as many frames.
+        """
+        with self._lock:
+            self._happen(self.frame + self.block_frames)
+            if control_frames is not None:
+                self._wake()
+                frames = self._checked(control_frames)
+            elif self._silent:
+                self.frame += self.block_frames
+                return np.zeros(self.block_samples, np.float32)
+            else:
+                frames = self._features(self._rows(), tf.constant(self.frame, tf.int64))
+            return self._play(frames)
+
+    def blocks(
+        self,
+        piece: Piece | Voice | music_pb2.NoteSequence | str | os.PathLike,
+        styles: Mapping[str, float] | None = None,
+        n_samples: int | None = None,
+    ) -> Iterator[np.ndarray]:
+        """Plays a piece from its beginning, in blocks; the stream is reset first. Any instrument does that.
+
+        Args:
+            piece: As for `Instrument.render`; all of its voices play, however many the stream has.
+            styles: Style name → control change value (0 to 127) that holds throughout, whatever the file says.
+            n_samples: Length of the whole; unless given, to the end of the last note and a second more.
+
+        Yields:
+            Audio float32 `[block_samples]`, the last one shorter: together what `instrument.render` plays. The latency
+            is made up for.
+
+        Raises:
+            DataError: The file cannot be used, or the instrument has no such style.
+        """
+        self.reset()
+        waiting = np.zeros(0, np.float32)
+        for signal in render_blocks(self.instrument, piece, styles, None, n_samples, self.block_frames):
+            waiting = np.concatenate([waiting, signal])
+            while len(waiting) >= self.block_samples:
+                yield waiting[: self.block_samples]
+                waiting = waiting[self.block_samples :]
+        if len(waiting):
+            yield waiting
+
+    def _push(self, what: str, frame: int | None, **values: tuple[float, float | None]) -> None:
+        needs_future = self.instrument.controls.needs_future
+        if needs_future:
+            raise DataError(
+                f"This instrument cannot be played live: its channel '{needs_future[0]}' must know when a note will "
+                "end. Play files with it, or train one with models/guitar_live.gin."
+            )
+        for name, (value, highest) in values.items():
+            if not math.isfinite(value) or (highest is not None and not 0 <= value <= highest):
+                raise DataError(f"{what}: {name}={value} is not " + ("0 to 127." if highest else "a number."))
+        if frame is not None and frame != int(frame):
+            raise DataError(f"{what}: frame={frame} is not a whole number.")
+        frame = self.frame if frame is None else int(frame)
+        self._given.append((frame, what, tuple(value for value, _ in values.values())))
+
+    def _happen(self, end_frame: int) -> None:
+        """Takes the events before `end_frame` off the queue, and forgets those that cannot matter from `frame` on."""
+        while self._given:
+            frame, what, values = self._given.popleft()
+            bisect.insort(self._queue, (max(frame, self.frame), self._n_events, what, values))
+            self._n_events += 1
+        n_due = bisect.bisect_left(self._queue, (end_frame,))
+        due, self._queue = self._queue[:n_due], self._queue[n_due:]
+        for notes in self._notes:
+            del notes[: in_force([note.start for note in notes], self.frame)]
+        for events in self._held.values():
+            del events[: in_force([frame for frame, _ in events], self.frame)]
+        for frame, _, what, values in due:
+            for fact in getattr(self._channel, what)(frame, *values):
+                if isinstance(fact, NoteBegan):
+                    self._wake()
+                    self._notes[self._allocator.voice_for(fact.note)].append(fact.note)
+                elif isinstance(fact, Bent):
+                    self._held.setdefault(_BEND, []).append((frame, fact.semitones))
+                elif isinstance(fact, ControlChanged) and fact.number in self._numbers:
+                    self._held.setdefault(fact.number, []).append((frame, fact.value))
+
+    def _begin(self, first_sample: int) -> None:
+        """Silence, from which sample on, and no notes."""
+        self._silent = False
+        self._allocator = VoiceAllocator(self.voices)
+        self._notes: list[list[Note]] = [[] for _ in range(self.voices)]
+        self._state = self.instrument.initial_state(1, self.voices, first_sample)
+
+    def _wake(self) -> None:
+        """Goes on after panic, as after a reset but in time."""
+        if self._silent:
+            self._begin(first_sample=self.frame * self.hop)
+
+    def _rows(self) -> dict[str, tf.Tensor]:
+        """What `Controls` has to know of the events; float64 times that it rounds to the very frames."""
+        rate = self.instrument.frame_rate
+        changes = [
+            (frame / rate, number, value)
+            for number, events in self._held.items()
+            if number != _BEND
+            for frame, value in events
+        ]
+        bends = [(frame / rate, semitones) for frame, semitones in self._held.get(_BEND, [])]
+        rows = []
+        for notes in self._notes:
+            ends = (_NOT_YET if note.end is None else max(note.end, note.start + 1) / rate for note in notes)
+            of_voice = [(note.start / rate, end, note.pitch, note.velocity) for note, end in zip(notes, ends)]
+            rows.append({"notes": of_voice, "control_changes": changes, "pitch_bends": bends})
+        return padded(rows)
+
+    def _checked(self, control_frames: Mapping[str, np.ndarray]) -> dict[str, tf.Tensor]:
+        frames = {}
+        for channel in self.instrument.controls.channels:
+            if channel not in control_frames:
+                raise DataError(f"Control frames: channel '{channel}' is missing.")
+            values = np.asarray(control_frames[channel], np.float32)
+            if values.size not in (self.block_frames, self.voices * self.block_frames):
+                raise DataError(f"Control frames: '{channel}' has {values.size} values, not {self.block_frames}.")
+            values = np.broadcast_to(values.reshape([-1, self.block_frames, 1]), [self.voices, self.block_frames, 1])
+            frames[channel] = tf.constant(values)
+        return frames
+
+    def _play(self, frames: dict[str, tf.Tensor]) -> np.ndarray:
+        # A voice that has had no note yet would add the noise that a network makes of silence.
+        audible = [float(voice == 0 or bool(notes)) for voice, notes in enumerate(self._notes)]
+        signal, self._state = self._step(frames, self._state, tf.constant(self.voices), tf.constant(audible))
+        self.frame += self.block_frames
+        return signal.numpy()
+
+    def _trace(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """The graphs of rows to control frames and of these to sound.
+
+        They are concrete functions, which are called in half a millisecond less than those that may be traced again.
+        """
+        instrument, block_frames = self.instrument, self.block_frames
+
+        def features(rows: dict[str, tf.Tensor], first_frame: tf.Tensor) -> dict[str, tf.Tensor]:
+            return instrument.controls(**rows, n_frames=block_frames, first_frame=first_frame)
+
+        def step(
+            frames: dict[str, tf.Tensor], state: dict[str, Any], voices: tf.Tensor, audible: tf.Tensor
+        ) -> tuple[tf.Tensor, dict[str, Any]]:
+            outputs, state = instrument.step(frames, state, voices, audible)
+            return instrument.level * outputs["out"]["signal"][0], state
+
+        rows = {name: tf.TensorSpec([None, None, columns], tf.float64) for name, columns in COLUMNS.items()}
+        channels = instrument.controls.channels
+        frames = {channel: tf.TensorSpec([None, block_frames, 1], tf.float32) for channel in channels}
+        return (
+            tf.function(features).get_concrete_function(rows, tf.TensorSpec([], tf.int64)),
+            tf.function(step).get_concrete_function(
+                frames, state_specs(instrument), tf.TensorSpec([], tf.int32), tf.TensorSpec([None], tf.float32)
+            ),
+        )

@@ -1,0 +1,54 @@
+"""The spectral loss is ddsp's but for the floor, the mel bands and the windows, and so is its slope."""
+
+import ddsp
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from neural_midi_synth.instrument.losses import SpectralLoss
+
+SAMPLE_RATE = 16000
+SIZES = (1024, 64)
+
+
+def _sounds():
+    """A recording with a pause and what is played, `[2, 6000]` each."""
+    random = np.random.default_rng(0)
+    recorded, played = (0.1 * random.normal(size=[2, 6000]) for _ in range(2))
+    recorded[:, 2000:4000] = 0.0
+    return tf.constant(recorded, tf.float32), tf.constant(played, tf.float32)
+
+
+def _loss_and_slope(loss, recorded, played):
+    with tf.GradientTape() as tape:
+        tape.watch(played)
+        value = loss(recorded, played)
+    return value, tape.gradient(value, played)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_distance_of_magnitudes_is_that_of_ddsp(compiled):
+    ours = SpectralLoss(SIZES, logmag_weight=0.0, mel_weight=0.0, sample_rate=SAMPLE_RATE)
+    stock = ddsp.losses.SpectralLoss(fft_sizes=SIZES)
+    run = tf.function(_loss_and_slope, jit_compile=compiled)
+    for value, expected in zip(run(ours, *_sounds()), _loss_and_slope(stock, *_sounds())):
+        np.testing.assert_allclose(value, expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("overlap", [0.5, 0.75, 0.875])
+def test_windows_overlap_as_they_are_told(overlap):
+    recorded, played = _sounds()
+    loss = SpectralLoss((1024,), logmag_weight=0.0, mel_weight=0.0, overlap=overlap, sample_rate=SAMPLE_RATE)
+    target, value = (ddsp.spectral_ops.compute_mag(each, 1024, overlap) for each in (recorded, played))
+    assert target.shape[1] == -(-6000 // round(1024 * (1 - overlap)))
+    expected = np.mean(np.abs(target - value))
+    assert loss(recorded, played).numpy() == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_lies_under_the_floor_counts_as_equal_and_silence_has_a_slope():
+    silence = tf.zeros([1, 6000])
+    faint = 1e-5 * tf.sin(tf.range(6000.0)[tf.newaxis])  # −100 dB
+    loss = SpectralLoss(SIZES, mag_weight=0.0, floor_db=-60.0, sample_rate=SAMPLE_RATE)
+    assert loss(silence, faint) < 0.01 * loss(silence, 1e4 * faint)
+    value, slope = _loss_and_slope(loss, faint, silence)
+    assert np.isfinite(value) and np.all(np.isfinite(slope))

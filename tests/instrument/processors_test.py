@@ -1,0 +1,498 @@
+"""Processors sound as ddsp's do, and a stream of blocks of any size sounds as the clip."""
+
+import itertools
+
+import ddsp
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from neural_midi_synth.instrument import processors
+from neural_midi_synth.instrument.processors import FilteredNoise, Harmonic, ProcessorGroup, Reverb
+
+SAMPLE_RATE = 16000
+HOP = 64
+METHODS = ("window", "linear")
+
+
+def _outputs_of_a_network(n_frames, *sizes, batch=1, seed=0):
+    """Random network outputs, float32 `[batch, n_frames, size]` for each size."""
+    random = np.random.default_rng(seed)
+    return [tf.constant(random.normal(size=[batch, n_frames, size]), tf.float32) for size in sizes]
+
+
+def _f0(begin, end, n_frames, batch=1):
+    """A glide from one frequency to another, Hz; further voices of the batch play slightly higher."""
+    glide = np.geomspace(begin, end, n_frames)
+    return tf.constant(glide[:, np.newaxis] * (1.0 + 0.01 * np.arange(batch)[:, np.newaxis, np.newaxis]), tf.float32)
+
+
+def _upsampled(frames, hop, method):
+    """As `ddsp.core.resample` does by a whole factor: from each frame to the next, the last one held."""
+    rise = np.arange(hop) / hop
+    if method == "window":
+        rise = 0.5 - 0.5 * np.cos(np.pi * rise)
+    frames = np.concatenate([frames, frames[:, -1:]], axis=1)
+    begin, end = frames[:, :-1, np.newaxis], frames[:, 1:, np.newaxis]
+    return (begin + rise[:, np.newaxis] * (end - begin)).reshape(len(frames), -1, frames.shape[-1])
+
+
+def _stock_harmonic(amplitudes, harmonic_distribution, f0_hz, hop=HOP, method="window"):
+    """`ddsp.core.harmonic_synthesis`, step by step, in float64. Returns also where a harmonic is cut off in a hop."""
+    amplitudes, distribution, f0_hz = (np.asarray(x, np.float64) for x in (amplitudes, harmonic_distribution, f0_hz))
+    frequencies = f0_hz * np.arange(1, distribution.shape[-1] + 1)
+    above = frequencies >= SAMPLE_RATE / 2
+    cut = np.any(above[:, 1:] != above[:, :-1], axis=-1)
+    frequencies = _upsampled(frequencies, hop, "linear")
+    envelopes = np.where(frequencies >= SAMPLE_RATE / 2, 0.0, _upsampled(amplitudes * distribution, hop, method))
+    cycles = np.cumsum(frequencies / SAMPLE_RATE, axis=1)
+    signal = np.sum(envelopes * np.sin(2.0 * np.pi * (cycles % 1.0)), axis=-1)
+    return signal, np.repeat(np.pad(cut, [(0, 0), (0, 1)]), hop, axis=1)
+
+
+def _relative_error(signal, reference):
+    return np.abs(np.asarray(signal) - np.asarray(reference)).max() / np.abs(np.asarray(reference)).max()
+
+
+def _in_blocks(step, controls, state, lengths):
+    """The signal of a stream, and the state after it; `controls` are along axis 1, in blocks of these lengths."""
+    signals = []
+    ends = np.cumsum(lengths)
+    for begin, end in zip(ends - lengths, ends):
+        block = {name: value[:, begin:end] if len(value.shape) > 1 else value for name, value in controls.items()}
+        signal, state = step(block, state)
+        signals.append(signal)
+    return np.concatenate(signals, axis=1), state
+
+
+def _random_lengths(total, seed):
+    random = np.random.default_rng(seed)
+    cuts = np.sort(random.choice(np.arange(1, total), size=min(5, total - 1), replace=False))
+    return np.diff([0, *cuts, total])
+
+
+# 1e-4 of the peak is what the design promises; float32 sums of a hundred harmonics come within 1e-5.
+PROMISED = 1e-4
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("glide", [(110.0, 110.0), (62.0, 79.0), (41.2, 61.7)])
+@pytest.mark.parametrize("n_harmonics", [1, 9, 10, 28, 29, 100])  # a group of harmonics, and one more
+def test_harmonics_are_those_of_ddsp(method, glide, n_harmonics):
+    n_frames = 250
+    harmonic = Harmonic(SAMPLE_RATE, HOP, n_harmonics, amp_resample_method=method)
+    network = _outputs_of_a_network(n_frames, 1, n_harmonics, batch=2)
+    controls = harmonic.get_controls(*network, _f0(*glide, n_frames, batch=2))
+    expected, _ = _stock_harmonic(**controls, method=method)
+    signal = harmonic.get_signal(**controls)
+    assert signal.shape == (2, n_frames * HOP)
+    assert _relative_error(signal, expected) < PROMISED / 10
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_glide_differs_only_where_it_takes_a_harmonic_through_half_the_sample_rate(method):
+    # ddsp cuts such a harmonic off at the sample where it gets there; here it fades over the hop.
+    n_frames = 100
+    harmonic = Harmonic(SAMPLE_RATE, HOP, 100, amp_resample_method=method)
+    controls = harmonic.get_controls(*_outputs_of_a_network(n_frames, 1, 100), _f0(100.0, 130.0, n_frames))
+    expected, cut = _stock_harmonic(**controls, method=method)
+    assert 0 < np.mean(cut) < 0.5
+    error = np.abs(harmonic.get_signal(**controls) - expected) / np.abs(expected).max()
+    assert error[~cut].max() < PROMISED / 10
+    assert error[cut].max() < 0.1
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_nothing_sounds_above_half_the_sample_rate_even_when_not_normalised(method):
+    harmonic = Harmonic(SAMPLE_RATE, HOP, 100, amp_resample_method=method, normalize_below_nyquist=False)
+    controls = harmonic.get_controls(*_outputs_of_a_network(50, 1, 100), _f0(300.0, 300.0, 50))
+    expected, _ = _stock_harmonic(**controls, method=method)
+    assert _relative_error(harmonic.get_signal(**controls), expected) < PROMISED
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_short_clip_is_that_of_ddsp_itself(method):
+    # ddsp adds up its phase in float32, 1e-7 of the phase a sample: its own error passes 1e-4 after eight frames.
+    n_frames, n_harmonics = 4, 8
+    inputs = [*_outputs_of_a_network(n_frames, 1, n_harmonics, batch=3), _f0(80.0, 110.0, n_frames, batch=3)]
+    stock = ddsp.synths.Harmonic(n_samples=n_frames * HOP, sample_rate=SAMPLE_RATE, amp_resample_method=method)
+    signal = Harmonic(SAMPLE_RATE, HOP, n_harmonics, amp_resample_method=method)(*inputs)
+    assert _relative_error(signal, stock(*inputs)) < PROMISED
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_gradients_are_those_of_ddsp(method):
+    n_frames, n_harmonics = 4, 8  # short, as above
+    inputs = [*_outputs_of_a_network(n_frames, 1, n_harmonics, batch=2), _f0(80.0, 110.0, n_frames, batch=2)]
+    inputs = [tf.Variable(each) for each in inputs]
+    (upstream,) = _outputs_of_a_network(n_frames * HOP, 1, batch=2, seed=1)
+    stock = ddsp.synths.Harmonic(n_samples=n_frames * HOP, sample_rate=SAMPLE_RATE, amp_resample_method=method)
+    gradients = []
+    for harmonic in (Harmonic(SAMPLE_RATE, HOP, n_harmonics, amp_resample_method=method), stock):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(harmonic(*inputs) * upstream[..., 0])
+        gradients.append(tape.gradient(loss, inputs))
+    for ours, theirs in zip(*gradients):
+        assert _relative_error(ours, theirs) < PROMISED
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("f0_ratio", [1.0, 1.5])
+def test_the_gradient_of_a_gliding_f0_is_the_slope_of_ddsps_sum(method, f0_ratio):
+    n_frames, n_harmonics, step = 60, 40, 1e-6
+    harmonic = Harmonic(SAMPLE_RATE, HOP, n_harmonics, f0_ratio, amp_resample_method=method)
+    network = _outputs_of_a_network(n_frames, 1, n_harmonics)
+    f0_hz = _f0(60.0, 100.0, n_frames)
+    upstream, direction = (
+        np.random.default_rng(i).normal(size=[1, n]) for i, n in enumerate((n_frames * HOP, n_frames))
+    )
+    with tf.GradientTape() as tape:
+        tape.watch(f0_hz)
+        loss = tf.reduce_sum(harmonic(*network, f0_hz) * tf.cast(upstream, tf.float32))
+    gradient = tape.gradient(loss, f0_hz).numpy()[..., 0]
+
+    controls = {name: np.asarray(value, np.float64) for name, value in harmonic.get_controls(*network, f0_hz).items()}
+    ahead, behind = (
+        np.sum(upstream * _stock_harmonic(**{**controls, "f0_hz": controls["f0_hz"] + by}, method=method)[0])
+        for by in (f0_ratio * step * direction[..., np.newaxis], -f0_ratio * step * direction[..., np.newaxis])
+    )
+    # Differences in float64 with a step of a millionth lose some six digits.
+    assert np.sum(gradient * direction) == pytest.approx((ahead - behind) / (2.0 * step), rel=1e-3)
+
+
+@pytest.mark.parametrize("n_harmonics", [8, 100])
+def test_harmonics_compiled_by_xla_are_the_others(n_harmonics):
+    n_frames = 50
+    harmonic = Harmonic(SAMPLE_RATE, HOP, n_harmonics)
+    inputs = [*_outputs_of_a_network(n_frames, 1, n_harmonics, batch=2), _f0(80.0, 110.0, n_frames, batch=2)]
+    (upstream,) = _outputs_of_a_network(n_frames * HOP, 1, batch=2, seed=1)
+
+    def signal_and_gradients(*inputs):
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            signal = harmonic(*inputs)
+            loss = tf.reduce_sum(signal * upstream[..., 0])
+        return signal, *tape.gradient(loss, inputs)
+
+    def for_xla(*inputs):
+        with processors.for_xla():
+            return signal_and_gradients(*inputs)
+
+    # The polynomial is a sine to 3e-7, and its slope to a few times that for each of up to 100 harmonics.
+    for ours, expected in zip(tf.function(for_xla, jit_compile=True)(*inputs), signal_and_gradients(*inputs)):
+        assert _relative_error(ours, expected) < PROMISED / 5
+    signal = for_xla(*inputs)[0]
+    assert np.any(signal != harmonic(*inputs)), "its sines are polynomials, out of XLA too"
+
+
+def test_f0_learns_the_pitch_of_a_recording():
+    n_frames = 25
+    harmonic = Harmonic(SAMPLE_RATE, HOP, 4)
+    network = _outputs_of_a_network(n_frames, 1, 4)
+    recording = harmonic(*network, tf.fill([1, n_frames, 1], 200.0))
+    f0_hz = tf.Variable(tf.fill([1, 1, 1], 201.5))
+    optimizer = tf.keras.optimizers.Adam(0.05)
+    for _ in range(100):
+        with tf.GradientTape() as tape:
+            error = tf.reduce_mean((harmonic(*network, tf.tile(f0_hz, [1, n_frames, 1])) - recording) ** 2)
+        optimizer.apply_gradients([(tape.gradient(error, f0_hz), f0_hz)])
+    assert f0_hz.numpy().item() == pytest.approx(200.0, abs=0.05)
+
+
+def test_exp_sigmoid_is_that_of_ddsp():
+    x = tf.constant(np.linspace(-30.0, 30.0, 601), tf.float32)
+    values = []
+    for scale in (processors.exp_sigmoid, ddsp.core.exp_sigmoid):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = scale(x)
+        values.append((y, tape.gradient(y, x)))
+    for ours, theirs in zip(*values):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-12)
+
+
+def test_the_fifth_is_a_ratio_of_three_to_two():
+    network = _outputs_of_a_network(40, 1, 60)
+    f0_hz = _f0(100.0, 120.0, 40)
+    fifth = Harmonic(SAMPLE_RATE, HOP, 60, f0_ratio=1.5)
+    np.testing.assert_array_equal(fifth(*network, f0_hz), Harmonic(SAMPLE_RATE, HOP, 60)(*network, 1.5 * f0_hz))
+
+
+def test_phase_after_an_hour_is_that_of_exact_arithmetic():
+    # Hop by hop, as whole numbers of 2^-32 cycles; in float32 an hour at 440 Hz has lost it by a tenth of a cycle.
+    sample_rate, hop, f0_hz, n_hops = 16000, 64, np.float32(440.017), 3600 * 250
+    a_hop = round(float(f0_hz) * hop / sample_rate * 2**32)
+    after_an_hour = a_hop * n_hops % 2**32
+    harmonic = Harmonic(sample_rate, hop, 1, scale_fn=None)
+    n_frames = 10
+    controls = {
+        "amplitudes": tf.ones([1, n_frames, 1]),
+        "harmonic_distribution": tf.ones([1, n_frames, 1]),
+        "f0_hz": tf.fill([1, n_frames, 1], f0_hz),
+    }
+    state = {
+        "phase": tf.constant([after_an_hour], tf.int64),
+        "f0_hz": tf.fill([1, 1, 1], f0_hz),
+        "harmonics": tf.ones([1, 1, 1]),
+    }
+    signal, state = harmonic.step(controls, state)
+    cycles = [
+        (after_an_hour + a_hop * i + round(float(f0_hz) * (j + 1) / sample_rate * 2**32)) % 2**32 / 2**32
+        for i, j in itertools.product(range(n_frames), range(hop))
+    ]
+    np.testing.assert_allclose(signal[0], np.sin(2.0 * np.pi * np.array(cycles)), atol=2e-6)
+    assert state["phase"] == a_hop * (n_hops + n_frames) % 2**32
+    # The rounding of a hop to 2^-32 cycles is all that drifts: a thousandth of a cycle in an hour.
+    drift = a_hop / 2**32 * n_hops - float(f0_hz) * hop / sample_rate * n_hops
+    assert abs(drift) < 1e-3
+
+
+def test_many_hops_in_one_block_do_not_overflow_the_phase():
+    harmonic = Harmonic(SAMPLE_RATE, HOP, 1, scale_fn=None)
+    f0_hz = tf.fill([1, 100_000], 7999.0)
+    phase, last = harmonic._phase(f0_hz, tf.constant([2**32 - 1], tf.int64))
+    a_hop = round(7999.0 * HOP / SAMPLE_RATE * 2**32)
+    assert last == (2**32 - 1 + a_hop * 99_999) % 2**32
+    assert -0.5 <= np.min(phase) and np.max(phase) <= 0.5
+
+
+def test_an_unknown_way_to_go_from_frame_to_frame_is_refused():
+    with pytest.raises(ValueError, match="'cubic' is neither 'window' nor 'linear'"):
+        Harmonic(SAMPLE_RATE, HOP, 10, amp_resample_method="cubic")
+
+
+@pytest.mark.parametrize(("hop", "n_bands", "window_size"), [(64, 65, 0), (64, 65, 129), (64, 33, 21), (80, 65, 0)])
+def test_noise_is_filtered_as_in_ddsp(hop, n_bands, window_size):
+    n_frames = 30
+    filtered_noise = FilteredNoise(hop, n_bands, window_size, seed=3)
+    controls = filtered_noise.get_controls(*_outputs_of_a_network(n_frames, n_bands, batch=2))
+    noise = processors._white_noise(tf.range(n_frames * hop, dtype=tf.int64), 3)
+    expected = ddsp.core.frequency_filter(
+        tf.tile(noise[tf.newaxis], [2, 1]), controls["magnitudes"], window_size=window_size
+    )
+    signal = filtered_noise.get_signal(**controls)
+    assert signal.shape == (2, n_frames * hop)
+    # The same sums in another order.
+    assert _relative_error(signal, expected) < 1e-5
+
+
+def test_a_filter_longer_than_the_latency_is_refused():
+    with pytest.raises(ValueError, match="300 bands need a hop of"):
+        FilteredNoise(HOP, 300)
+
+
+def test_white_noise_is_white():
+    n = 2**18
+    noise = processors._white_noise(tf.range(n, dtype=tf.int64), 0).numpy().astype(np.float64)
+    assert np.all((noise >= -1.0) & (noise < 1.0))
+    # Five standard errors of the mean, of the variance of a uniform distribution, and of a correlation.
+    assert abs(np.mean(noise)) < 5.0 * np.sqrt(1.0 / 3.0 / n)
+    assert abs(np.var(noise) - 1.0 / 3.0) < 5.0 * np.sqrt(4.0 / 45.0 / n)
+    counts, _ = np.histogram(noise, bins=64, range=(-1.0, 1.0))
+    assert np.abs(counts - n / 64).max() < 5.0 * np.sqrt(n / 64)
+    correlations = np.fft.irfft(np.abs(np.fft.rfft(noise, 2 * n)) ** 2)[1:1000] / (n / 3.0)
+    assert np.abs(correlations).max() < 5.0 / np.sqrt(n)
+    # Power in a band of many bins is what a flat spectrum has, within five standard errors.
+    power = np.abs(np.fft.rfft(noise)[1:]) ** 2 / (n / 3.0)
+    bands = power.reshape(64, -1).mean(axis=1)
+    assert np.abs(bands - 1.0).max() < 5.0 / np.sqrt(n / 128)
+
+
+def test_white_noise_depends_on_seed_and_sample_alone():
+    def noise(first, n, seed=0):
+        return processors._white_noise(first + tf.range(n, dtype=tf.int64), seed).numpy()
+
+    np.testing.assert_array_equal(noise(0, 1000)[123:456], noise(123, 333))
+    far = 5 * 3600 * 48000
+    np.testing.assert_array_equal(noise(far, 100)[50:], noise(far + 50, 50))
+    for other in (noise(0, 10_000, seed=1), noise(0, 10_000, seed=-1), noise(far, 10_000)):
+        assert abs(np.corrcoef(noise(0, 10_000), other)[0, 1]) < 5.0 / np.sqrt(10_000)
+
+
+def test_noise_starts_from_any_sample():
+    filtered_noise = FilteredNoise(HOP, 33)
+    magnitudes = tf.ones([2, 20, 33])
+    whole, _ = filtered_noise.step({"magnitudes": magnitudes}, filtered_noise.initial_state(2))
+    later, state = filtered_noise.step(
+        {"magnitudes": magnitudes[:, :10]}, filtered_noise.initial_state(2, tf.constant([0, 10 * HOP]))
+    )
+    np.testing.assert_array_equal(state["sample"], [10 * HOP, 20 * HOP])
+    np.testing.assert_allclose(later[0], whole[0, : 10 * HOP], atol=1e-6)
+    # What rang at the beginning of the later one is missing; filter and latency are less than two hops.
+    np.testing.assert_allclose(later[1, 2 * HOP :], whole[0, 12 * HOP : 20 * HOP], atol=1e-6)
+
+
+def _reverb(length, **settings):
+    reverb = Reverb(length, **settings)
+    reverb.build(None)
+    response = np.random.default_rng(0).normal(size=length) * np.exp(-np.arange(length) / 50.0)
+    reverb._ir.assign(response)
+    return reverb
+
+
+@pytest.mark.parametrize("length", [2, 100, 1000, 3000])
+@pytest.mark.parametrize("add_dry", [True, False])
+def test_reverb_is_that_of_ddsp(length, add_dry):
+    audio = tf.constant(np.random.default_rng(1).normal(size=[2, 1000]), tf.float32)
+    reverb = _reverb(length, add_dry=add_dry)
+    stock = ddsp.effects.Reverb(trainable=True, reverb_length=length, add_dry=add_dry)
+    stock.build(None)
+    stock._ir.assign(reverb._ir)
+    assert _relative_error(reverb(audio), stock(audio)) < 1e-5
+
+
+def test_gradient_of_the_impulse_response_is_that_of_ddsp():
+    audio = tf.constant(np.random.default_rng(1).normal(size=[2, 500]), tf.float32)
+    reverb, stock = _reverb(200), ddsp.effects.Reverb(trainable=True, reverb_length=200)
+    stock.build(None)
+    stock._ir.assign(reverb._ir)
+    gradients = []
+    for each in (reverb, stock):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(each(audio) ** 2)
+        gradients.append(tape.gradient(loss, each._ir))
+    assert gradients[0][0] == 0.0, "the dry signal is not the room's matter"
+    assert _relative_error(*gradients) < 1e-5
+
+
+def test_a_decaying_response_makes_late_reflections_small():
+    reverb = Reverb(1000, decay_seconds=0.01, sample_rate=SAMPLE_RATE)
+    reverb.build(None)
+    reverb._ir.assign(tf.ones([1000]))
+    expected = np.exp(-np.arange(1000) / 160.0)
+    expected[0] = 0.0
+    np.testing.assert_allclose(reverb.impulse_response(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("method", METHODS)
+def test_harmonics_in_blocks_equal_the_clip(batch, method):
+    n_frames = 60
+    harmonic = Harmonic(SAMPLE_RATE, HOP, 30, amp_resample_method=method)
+    controls = harmonic.get_controls(
+        *_outputs_of_a_network(n_frames, 1, 30, batch=batch), _f0(60.0, 90.0, n_frames, batch)
+    )
+    clip = harmonic.get_signal(**controls)
+    for seed in range(3):
+        lengths = _random_lengths(n_frames, seed)
+        stream, state = _in_blocks(harmonic.step, controls, harmonic.initial_state(batch), lengths)
+        _, whole_state = harmonic.step(controls, harmonic.initial_state(batch))
+        np.testing.assert_array_equal(state["phase"], whole_state["phase"])
+        np.testing.assert_allclose(stream[:, HOP:], clip[:, :-HOP], atol=1e-6)
+        assert np.abs(stream).max() > 0.1
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_noise_in_blocks_equals_the_clip(batch):
+    n_frames = 60
+    filtered_noise = FilteredNoise(HOP, 65, initial_bias=0.0)
+    controls = filtered_noise.get_controls(*_outputs_of_a_network(n_frames, 65, batch=batch))
+    clip = filtered_noise.get_signal(**controls)
+    for seed in range(3):
+        lengths = _random_lengths(n_frames, seed)
+        stream, state = _in_blocks(filtered_noise.step, controls, filtered_noise.initial_state(batch), lengths)
+        np.testing.assert_array_equal(state["sample"], [n_frames * HOP] * batch)
+        np.testing.assert_allclose(stream[:, HOP:], clip[:, :-HOP], atol=1e-6)
+        assert np.abs(stream).max() > 0.1
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("length", [2, 300, 5000])
+def test_reverb_in_blocks_equals_the_clip(batch, length):
+    reverb = _reverb(length)
+    audio = tf.constant(np.random.default_rng(1).uniform(-0.1, 0.1, [batch, 2000]), tf.float32)
+    controls = reverb.get_controls(audio)
+    clip = reverb.get_signal(**controls)
+    for seed in range(3):
+        lengths = _random_lengths(2000, seed)
+        stream, _ = _in_blocks(reverb.step, controls, reverb.initial_state(batch), lengths)
+        np.testing.assert_allclose(stream, clip, atol=1e-6)
+
+
+def test_reverb_takes_a_step_of_one_sample():
+    reverb = _reverb(50)
+    audio = tf.constant(np.random.default_rng(1).uniform(-0.1, 0.1, [1, 20]), tf.float32)
+    controls = reverb.get_controls(audio)
+    stream, _ = _in_blocks(reverb.step, controls, reverb.initial_state(1), np.ones(20, int))
+    np.testing.assert_allclose(stream, reverb.get_signal(**controls), atol=1e-6)
+
+
+N_OUTPUTS = {"amplitudes": 1, "distribution": 20, "fifth_distribution": 12, "magnitudes": 33}
+
+
+@pytest.fixture(scope="module")
+def group():
+    group = ProcessorGroup(
+        [
+            (Harmonic(SAMPLE_RATE, HOP, 20, name="harmonic"), ["amplitudes", "distribution", "f0_hz"]),
+            (
+                Harmonic(SAMPLE_RATE, HOP, 12, f0_ratio=1.5, name="fifth"),
+                ["amplitudes", "fifth_distribution", "inputs/f0_hz"],
+            ),
+            (FilteredNoise(HOP, 33, initial_bias=-1.0), ["magnitudes"]),
+            (ddsp.processors.Add(name="tones"), ["harmonic/signal", "fifth/signal"]),
+            (ddsp.processors.Add(name="dry"), ["tones/signal", "filtered_noise/signal"]),
+            (Reverb(700), ["dry/signal"]),
+        ]
+    )
+    group.reverb.build(None)
+    group.reverb._ir.assign(0.1 * np.random.default_rng(2).normal(size=700))
+    return group
+
+
+def _group_inputs(n_frames, batch, seed=0):
+    outputs = _outputs_of_a_network(n_frames, *N_OUTPUTS.values(), batch=batch, seed=seed)
+    return {**dict(zip(N_OUTPUTS, outputs)), "f0_hz": _f0(60.0, 90.0, n_frames, batch)}
+
+
+# Signals are around 1, and each of thousands of sums in the convolution rounds by 1e-7.
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_a_group_in_blocks_is_ddsps_call_a_hop_later(group, batch):
+    n_frames = 50
+    inputs = _group_inputs(n_frames, batch)
+    # The stream fades in over a hop before its first frame, where the clip has nothing: let both begin in silence.
+    for name in ("amplitudes", "magnitudes"):
+        inputs[name] = tf.concat([tf.fill(inputs[name][:, :2].shape, -30.0), inputs[name][:, 2:]], axis=1)
+    clip = group(inputs)
+    signals, state = [], group.initial_state(batch)
+    lengths = _random_lengths(n_frames, 0)
+    for begin, end in zip(np.cumsum(lengths) - lengths, np.cumsum(lengths)):
+        outputs, state = group.step({name: value[:, begin:end] for name, value in inputs.items()}, state)
+        signals.append(outputs["out"]["signal"])
+        assert set(outputs["reverb"]["controls"]) == {"audio", "ir"}
+    stream = np.concatenate(signals, axis=1)
+    np.testing.assert_allclose(stream[:, HOP:], clip[:, :-HOP], atol=5e-6)
+    assert np.abs(clip).max() > 0.1
+
+
+def test_a_group_runs_in_a_graph_whose_shapes_are_unknown(group):
+    specs = {name: tf.TensorSpec([None, None, size], tf.float32) for name, size in {**N_OUTPUTS, "f0_hz": 1}.items()}
+    any_batch = tf.nest.map_structure(
+        lambda value: tf.TensorSpec([None, *value.shape[1:]], value.dtype), group.initial_state(1)
+    )
+
+    @tf.function(input_signature=[specs, any_batch])
+    def graph(inputs, state):
+        outputs, state = group.step(inputs, state)
+        return outputs["out"]["signal"], state
+
+    for batch, n_frames in ((1, 1), (3, 20), (2, 7)):
+        inputs = _group_inputs(n_frames, batch)
+        outputs, expected_state = group.step(inputs, group.initial_state(batch))
+        signal, state = graph(inputs, group.initial_state(batch))
+        np.testing.assert_allclose(signal, outputs["out"]["signal"], atol=5e-6)
+        for ours, expected in zip(tf.nest.flatten(state), tf.nest.flatten(expected_state)):
+            np.testing.assert_allclose(ours, expected, atol=5e-6)
+    assert graph.experimental_get_tracing_count() == 1
+
+
+def test_every_parameter_of_a_group_has_a_gradient(group):
+    inputs = _group_inputs(20, 2)
+    network = {name: value for name, value in inputs.items() if name != "f0_hz"}
+    with tf.GradientTape() as tape:
+        tape.watch(network)
+        outputs, _ = group.step(inputs, group.initial_state(2))
+        loss = tf.reduce_mean(outputs["out"]["signal"] ** 2)
+    for name, gradient in tape.gradient(loss, network).items():
+        assert np.all(np.isfinite(gradient)), name
+        assert np.any(gradient), name
