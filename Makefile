@@ -10,14 +10,19 @@ READY := $(VENV)/ready
 .PHONY: demo test lint bench docs pretrained lock clean
 
 demo: $(READY)
-	$(VENV)/bin/python -m neural_midi_synth.demo --minutes $(DEMO_MINUTES) --output out/demo
+	$(VENV)/bin/python -m neural_midi_synth.commands.demo --minutes $(DEMO_MINUTES) --output out/demo
 
 test: $(READY)
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
+# Who imports whom is looked at in the package as it is installed, where data_prep is a part of it.
 lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	@rm -rf out/lint
+	$(VENV)/bin/python setup.py --quiet build_py --build-lib out/lint
+	@cp pyproject.toml out/lint
+	cd out/lint && $(CURDIR)/$(VENV)/bin/lint-imports --no-cache --no-logo
 
 # How fast each part is, beside the same part of ddsp and Keras: about twenty minutes, on a machine that does nothing else.
 bench: $(READY)

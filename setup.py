@@ -2,10 +2,26 @@
 
 import pathlib
 
-from setuptools import setup
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 here = pathlib.Path(__file__).parent
 readme = here / "README.md"
+
+# What makes the demo guitar and the pretrained instrument: it needs FluidSynth, or writes into the checkout.
+CHECKOUT_ONLY = {
+    ("neural_midi_synth.data_prep", name) for name in ("guitar_session", "make_demo_guitar", "make_pretrained")
+}
+
+
+class BuildWhatWorks(build_py):
+    """Leaves out the scripts that work in a checkout only."""
+
+    def find_package_modules(self, package, package_dir):  # noqa: ANN001, ANN201
+        """As setuptools does, without those scripts."""
+        modules = super().find_package_modules(package, package_dir)
+        return [module for module in modules if (module[0], module[1]) not in CHECKOUT_ONLY]
+
 
 setup(
     name="neural_midi_synth",
@@ -24,6 +40,7 @@ setup(
         "librosa>=0.11",
         "matplotlib>=3.8",
         "mido>=1.3",
+        "mir_eval>=0.7",
         "note-seq==0.0.5",
         "numpy>=1.26",
         "pillow>=10",
@@ -41,9 +58,8 @@ setup(
     # The command tfds imports both before it reads its arguments. Its builders, which nms_train runs, need neither.
     extras_require={"tfds_cli": ["apache-beam>=2.77", "mlcroissant>=1.1"]},
     packages=[
-        "neural_midi_synth",
-        "neural_midi_synth.data_prep",
-        "neural_midi_synth.data_prep.midi_audio",
+        *find_packages(include=["neural_midi_synth", "neural_midi_synth.*"]),
+        *(f"neural_midi_synth.{name}" for name in find_packages(include=["data_prep", "data_prep.*"])),
         "neural_midi_synth.gin",
     ],
     package_dir={
@@ -54,17 +70,21 @@ setup(
     package_data={
         "neural_midi_synth": ["pretrained/*/*.gin", "pretrained/*/*.json", "pretrained/*/best/*"],
         "neural_midi_synth.gin": ["*/*.gin"],
+        # Nothing that is installed reads the Reaper projects beside them.
         "neural_midi_synth.data_prep": [
-            f"demo_guitar/**/*.{kind}" for kind in ("mp3", "mid", "RPP", "flac", "txt", "md")
+            "demo_guitar/*.mp3",
+            "demo_guitar/*.mid",
+            "demo_guitar/*.txt",
+            "demo_guitar/*.md",
+            "demo_guitar/examples/*.flac",
+            "demo_guitar/examples/*.mid",
         ],
-        "neural_midi_synth.data_prep.midi_audio": ["*.txt", "*.md", "*.tsv"],
     },
+    cmdclass={"build_py": BuildWhatWorks},
     entry_points={
         "console_scripts": [
-            "nms_train = neural_midi_synth.train:run",
-            "nms_evaluate = neural_midi_synth.evaluate:run",
-            "nms_render = neural_midi_synth.render:run",
-            "nms_export = neural_midi_synth.export:run",
+            f"nms_{command} = neural_midi_synth.commands.{command}:run"
+            for command in ("train", "render", "evaluate", "export")
         ]
     },
     classifiers=[
