@@ -1,7 +1,8 @@
 """Divides notes that overlap into voices: chords apart, a melody with its legato together.
 
 The rules need nothing but the last note of each voice, so a TensorFlow graph can repeat them. Notes are taken in the
-order of their starts, those of one start from low to high, and each goes to the first of these that there is:
+order of their starts, those of one start from low to high, those of one pitch too in the order given, and each goes to
+the first of these that there is:
 
 1. The voice whose last note has the same pitch and has not ended: the string is struck again.
 2. The voice whose last note overlaps the new one as fingers do in legato, by no more than `LEGATO_OVERLAP` seconds

@@ -104,7 +104,7 @@ def _read(source: str | os.PathLike | music_pb2.NoteSequence) -> tuple[list[Chan
         track = tracks[number - 1]
         if track.end_tick > MAX_TICKS:
             raise DataError(
-                f"{path}: lasts {track.end_tick} ticks, so it is probably damaged. Export it again, or cut it."
+                f"{path}: lasts more than {MAX_TICKS} ticks, so it is probably damaged. Export it again, or cut it."
             )
         program = track.programs.get(channel, shared[channel].program)
         facts = play(track, channel, shared[channel], clock)
