@@ -43,10 +43,43 @@ def test_xla_has_wide_vectors_unless_told_otherwise(flags, expected):
 
 
 def test_public_names_are_listed_before_they_are_imported():
-    code = "import neural_midi_synth as nms; print({'load', 'Instrument', 'Voice', 'read_midi'} <= set(dir(nms)))"
-    assert run(code) == (0, "True", "")
+    code = "import neural_midi_synth as nms; print(set(nms.__all__) <= set(dir(nms)), 'load' in vars(nms))"
+    assert run(code) == (0, "True False", "")
     status, _, error = run("import neural_midi_synth as nms; nms.lode")
     assert status == 1 and error == "AttributeError: module 'neural_midi_synth' has no attribute 'lode'"
+
+
+@pytest.mark.slow
+def test_every_public_name_is_there():
+    code = """
+import neural_midi_synth as nms
+assert {"Instrument", "Piece", "Stream", "Voice", "load", "read_midi", "write_midi"} <= set(nms.__all__)
+print(all(getattr(nms, name) is vars(nms)[name] for name in nms.__all__))
+"""
+    assert run(code)[:2] == (0, "True")
+
+
+@pytest.mark.slow
+def test_an_app_of_ones_own_has_its_own_flags_whatever_it_imports():
+    rooms = ROOT / "neural_midi_synth"
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in sorted(rooms.rglob("*.py"))
+        if rooms / "commands" not in path.parents
+    ]
+    modules += ["neural_midi_synth.data_prep.midi_audio", "neural_midi_synth.data_prep.takes"]
+    imports = "".join(f"import {module}\n" for module in modules)
+    assert len(modules) > 40
+    # Flags of the commands under their very names, one of them of another type.
+    code = f"""{imports}
+from absl import app, flags
+output = flags.DEFINE_integer("output", None, "", required=True)
+midi = flags.DEFINE_string("midi", "mine.mid", "")
+ours = [name for name in flags.FLAGS.flags_by_module_dict() if name.startswith("neural_midi_synth")]
+app.run(lambda arguments: print(output.value, midi.value, ours), ["app", "--output", "3"])
+"""
+    status, output, error = run(code)
+    assert (status, output) == (0, "3 mine.mid []"), error
 
 
 def test_missing_ddsp_is_told_with_its_remedy():
