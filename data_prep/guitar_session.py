@@ -37,11 +37,11 @@ class Score:
     """What is played, written from left to right. Times are in ticks.
 
     Attributes:
-      tempo: Beats per minute.
-      cursor: Where the next note goes.
-      notes: (start, end, pitch, velocity) of each note.
-      controls: (tick, controller number, value).
-      bends: (tick, semitones).
+        tempo: Beats per minute.
+        cursor: Where the next note goes.
+        notes: (start, end, pitch, velocity) of each note.
+        controls: (tick, controller number, value).
+        bends: (tick, semitones).
     """
 
     tempo: int
@@ -68,7 +68,7 @@ class Score:
         """Plays one note and moves on by `beats`, of which the share `sounding` is heard (1 is legato).
 
         Returns:
-          Start and end of the note.
+            Start and end of the note.
         """
         slot = round(beats * TICKS_PER_BEAT)
         length = min(max(slot * sounding, self.ticks(SHORTEST_NOTE)), self.ticks(LONGEST_NOTE), slot)
@@ -242,7 +242,7 @@ def record_session() -> Iterator[tuple[str, Score]]:
     """Plays the takes.
 
     Yields:
-      Name and score of each take.
+        Name and score of each take.
     """
     dice = random.Random("demo guitar")
     pitches = range(LOWEST_PITCH, HIGHEST_PITCH + 1)

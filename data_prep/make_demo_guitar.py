@@ -25,8 +25,9 @@ import tqdm
 from absl import flags
 from guitar_session import EXAMPLES, OPENNESS, POWER_CHORD, TICKS_PER_BEAT, Score, record_session
 
-from neural_midi_synth import command_line, outputs
+from neural_midi_synth.commands import command_line
 from neural_midi_synth.errors import DataError
+from neural_midi_synth.files import outputs
 
 _OUTPUT_DIR = flags.DEFINE_string(
     "output_dir",
@@ -108,11 +109,11 @@ def render(score: Score, soundfont: str) -> np.ndarray:
     The palm-muted and the overdriven guitar play the same notes; openness cross-fades between them at constant power.
 
     Args:
-      score: What to play.
-      soundfont: Path of FluidR3 GM.
+        score: What to play.
+        soundfont: Path of FluidR3 GM.
 
     Returns:
-      float32 [n], mono, at 44.1 kHz.
+        float32 [n], mono, at 44.1 kHz.
     """
     closed, opened = (render_layer(score, program, soundfont) for program in (CLOSED_PROGRAM, OPEN_PROGRAM))
     angle = np.pi / 2 * openness_curve(score, len(closed))

@@ -11,8 +11,9 @@ import json
 import pathlib
 import shutil
 
-from neural_midi_synth import command_line, configs, environment
-from neural_midi_synth.outputs import write_aside
+from neural_midi_synth import configs, environment
+from neural_midi_synth.commands import command_line
+from neural_midi_synth.files.outputs import write_aside
 
 CONFIG = "models/guitar_live.gin"
 VALUE = ".ATTRIBUTES/VARIABLE_VALUE"  # where TensorFlow keeps the value of a variable
@@ -26,7 +27,7 @@ def main() -> None:
 
     from neural_midi_synth import evaluate, training
     from neural_midi_synth.data_prep import midi_audio
-    from neural_midi_synth.instrument import CONFIG_NAME, PRETRAINED, configure, load
+    from neural_midi_synth.instrument.loading import CONFIG_NAME, PRETRAINED, configure, load
 
     folder = WORK / "pretrained" / "instrument"
     configure([configs.find(CONFIG)])

@@ -10,12 +10,14 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from neural_midi_synth.audio import AUDIO_SUFFIXES, read_audio
 from neural_midi_synth.errors import DataError
-from neural_midi_synth.notes import MIDI_SUFFIXES, Voice, read_midi
+from neural_midi_synth.files.audio import AUDIO_SUFFIXES, read_audio
+from neural_midi_synth.midi.pieces import Piece, check_voices
+from neural_midi_synth.midi.standard_midi_file import MIDI_SUFFIXES, read_midi
 
-# An annotation may end this many seconds after its recording: mp3 encoders and hand-drawn last notes are that exact.
-OVERSHOOT = 0.5
+# The last note of an annotation may end this many seconds after its recording does: encoders of mp3 cut or add a few
+# hundredths of a second, and the end of a last note is often drawn by hand.
+LONGEST_EXCESS = 0.5
 _MAX_LISTED = 8
 
 
@@ -24,9 +26,9 @@ class Take:
     """One recording with its annotation.
 
     Attributes:
-      name: What the two files are called, without suffix.
-      audio_path: The recording.
-      midi_path: The annotation.
+        name: What the two files are called, without suffix.
+        audio_path: The recording.
+        midi_path: The annotation.
     """
 
     name: str
@@ -41,14 +43,14 @@ def find_takes(folder: str | os.PathLike) -> list[Take]:
     (Reaper projects, notes, pictures) are left alone.
 
     Args:
-      folder: Has recordings (.wav, .flac, .mp3, .ogg) and, beside each, its annotation (.mid or .midi).
+        folder: Has recordings (.wav, .flac, .mp3, .ogg) and, beside each, its annotation (.mid or .midi).
 
     Returns:
-      The takes, at least one, sorted by name.
+        The takes, at least one, sorted by name.
 
     Raises:
-      DataError: The folder is missing or has no takes; a recording has no annotation or the reverse; two recordings
-        or two annotations have the same name.
+        DataError: The folder is missing or has no takes; a recording has no annotation or the reverse; two recordings
+            or two annotations have the same name.
     """
     folder = pathlib.Path(folder).expanduser()
     if not folder.is_dir():
@@ -85,11 +87,11 @@ def fingerprint(takes: Sequence[Take], *facts: object) -> str:
     """Returns a hash of what a data set is made from: the contents of the files and how they are used.
 
     Args:
-      takes: The takes.
-      *facts: Whatever else makes a difference; by their `repr`.
+        takes: The takes.
+        *facts: Whatever else makes a difference; by their `repr`.
 
     Returns:
-      64 hexadecimal digits; the same for the same takes wherever they are.
+        64 hexadecimal digits; the same for the same takes wherever they are.
     """
     digest = hashlib.sha256(repr(facts).encode())
     for take in takes:
@@ -101,34 +103,37 @@ def fingerprint(takes: Sequence[Take], *facts: object) -> str:
     return digest.hexdigest()
 
 
-def read_take(take: Take, sample_rate: int, normalise: bool = False) -> tuple[np.ndarray, Voice]:
+def read_take(
+    take: Take, most_voices: int = 1, track: int | str | None = None, midi_channel: int | None = None
+) -> tuple[np.ndarray, int, Piece]:
     """Reads a recording and its annotation, and checks that they belong together.
 
     Args:
-      take: The take.
-      sample_rate: Hz; the recording is resampled to it.
-      normalise: Scale the recording so that its highest peak is 1.
+        take: The take.
+        most_voices: The most voices that the annotation may have.
+        track: Number (from 1) or name of the track that annotates the recording, where several have notes.
+        midi_channel: The MIDI channel (1 to 16) that does, likewise.
 
     Returns:
-      The samples, `[n]` float32, mono, and the voice.
+        The samples, `[n]` float32, mono; samples per second, as the recording has them; and what is played.
 
     Raises:
-      DataError: One of them can't be read; the annotation is polyphonic or longer than the recording; the recording
-        is silent.
+        DataError: One of them can't be read; the annotation has several instruments or too many voices, or is longer
+            than the recording; the recording is silent.
     """
-    voice = read_midi(take.midi_path)
-    samples, _ = read_audio(take.audio_path, sample_rate)
+    piece = read_midi(take.midi_path, track=track, midi_channel=midi_channel)
+    check_voices(piece, most_voices, str(take.midi_path))
+    samples, sample_rate = read_audio(take.audio_path)
     duration = len(samples) / sample_rate
-    if voice.duration > duration + OVERSHOOT:
+    if piece.duration > duration + LONGEST_EXCESS:
         raise DataError(
-            f"{take.midi_path}: its last note ends at {voice.duration:.2f} s, after the end of {take.audio_path.name} "
+            f"{take.midi_path}: its last note ends at {piece.duration:.2f} s, after the end of {take.audio_path.name} "
             f"({duration:.2f} s). Check that the two belong together and that the tempo is the project's, or cut the "
             "MIDI file."
         )
-    peak = float(np.abs(samples).max(initial=0.0))
-    if peak == 0.0:
+    if not samples.any():
         raise DataError(f"{take.audio_path}: is silent throughout. Record or export it again.")
-    return (samples / peak if normalise else samples), voice
+    return samples, sample_rate, piece
 
 
 def _by_name(paths: Iterable[pathlib.Path]) -> dict[str, pathlib.Path]:

@@ -1,5 +1,7 @@
-"""The data set of recordings and their MIDI annotations: its TFDS builder, and `build`, which builds and caches it."""
+"""The TFDS data set of recordings and their MIDI annotations: its builder, and `build`, which builds and caches it."""
 
-from .midi_audio_dataset_builder import DEMO_GUITAR, MidiAudio, MidiAudioConfig, build
+from .building import build
+from .config import DEMO_GUITAR, MidiAudioConfig
+from .midi_audio_dataset_builder import MidiAudio
 
 __all__ = ["DEMO_GUITAR", "MidiAudio", "MidiAudioConfig", "build"]

@@ -1,4 +1,4 @@
-"""The TFDS builder: windows of recordings with the notes and controls that sound in them.
+"""The TFDS builder: windows of recordings with the notes and controls in them.
 
 `tfds build data_prep/midi_audio` builds the demo guitar, `--manual_dir=my_takes` a folder of one's own, and
 `--config='{"name": "shifted", "pitch_shifts": [-2, -1, 1, 2]}'` another configuration. Training calls `build`.
@@ -7,136 +7,57 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import io
+import math
 import os
 import pathlib
-import re
 import shutil
 import sys
 import tempfile
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import gin
 import numpy as np
-import soxr
 import tensorflow_datasets as tfds
-from absl import app, logging
+from absl import app
 from tqdm.auto import tqdm
 
+from neural_midi_synth.data_prep import takes as takes_lib
 from neural_midi_synth.errors import DataError
-from neural_midi_synth.notes import Voice
+from neural_midi_synth.files.audio import resample
+from neural_midi_synth.midi.pieces import Piece
 
-from . import takes as takes_lib
-from . import windows
+from . import examples, windows
+from .config import DEMO_GUITAR, MidiAudioConfig
 
-DEMO_GUITAR = pathlib.Path(__file__).resolve().parents[1] / "demo_guitar"
-# What sounds after a note belongs to it for this many seconds, as in the lineage.
+# What is recorded after a note belongs to it for this many seconds, as in the lineage.
 TAIL_SECONDS = 0.2
 # Shorter silences between notes are part of the playing; longer ones are skipped.
 MAX_SILENCE_SECONDS = 2.0
-
-
-@dataclasses.dataclass(eq=False)
-class MidiAudioConfig(tfds.core.BuilderConfig):
-    """How takes become examples.
-
-    Attributes:
-      source_dir: Folder of recordings and MIDI files; None for the demo guitar. `--manual_dir` goes before it.
-      sample_rate: Hz.
-      window_seconds: Length of an example.
-      hop_seconds: From one training example to the next. Held-out examples don't overlap.
-      pitch_shifts: Semitones by which copies of the training examples are moved, sound and annotation alike. They are
-        made by resampling, which is free of artefacts: a copy that is a semitone higher is 6 % faster too, in its
-        sound and in its annotation, as a tape would be. A phase vocoder would keep the tempo but blur every attack,
-        and the instrument would learn that.
-      validation_fraction: Share of the time, 0..1, held out to watch the training.
-      test_fraction: Share of the time held out for the evaluation.
-      normalise: Scale every take so that its highest peak is 1. Levels then differ between takes played alike.
-    """
-
-    source_dir: str | os.PathLike | None = None
-    sample_rate: int = 16000
-    window_seconds: float = 4.0
-    hop_seconds: float = 1.0
-    pitch_shifts: Sequence[float] = ()
-    validation_fraction: float = 0.05
-    test_fraction: float = 0.05
-    normalise: bool = False
-
-    def __post_init__(self) -> None:
-        self.pitch_shifts = tuple(float(shift) for shift in self.pitch_shifts)
-
-    def check(self) -> None:
-        """Raises DataError if no data set can be made like this.
-
-        Not done when it is made, since gin would add to the message where that was.
-        """
-        if self.sample_rate < 1 or self.window < 1 or self.hop < 1:
-            raise DataError("sample_rate, window_seconds and hop_seconds of a data set must be above 0.")
-        if self.hop > self.window:
-            raise DataError(
-                "hop_seconds of a data set must not be longer than window_seconds: music would be left out."
-            )
-        held_out = (self.validation_fraction, self.test_fraction)
-        if min(held_out) < 0 or sum(held_out) > 0.8:
-            raise DataError("validation_fraction and test_fraction must not be below 0, nor 0.8 together.")
-        if len(set(self.pitch_shifts) - {0.0}) != len(self.pitch_shifts) or any(abs(s) > 24 for s in self.pitch_shifts):
-            raise DataError("pitch_shifts must be different numbers of semitones from -24 to 24, without 0.")
-
-    @property
-    def window(self) -> int:
-        """Samples in an example."""
-        return round(self.window_seconds * self.sample_rate)
-
-    @property
-    def hop(self) -> int:
-        """Samples from one training example to the next."""
-        return round(self.hop_seconds * self.sample_rate)
-
-    def facts(self) -> dict[str, Any]:
-        """Returns all that makes a difference to the examples of given takes."""
-        own = {field.name for field in dataclasses.fields(MidiAudioConfig)}
-        own -= {field.name for field in dataclasses.fields(tfds.core.BuilderConfig)}
-        return {name: getattr(self, name) for name in sorted(own - {"source_dir"})}
 
 
 class MidiAudio(tfds.core.GeneratorBasedBuilder):
     """Windows of takes: the sound, and the notes and controls in it, times relative to the window's start.
 
     The splits `train`, `validation` and `test` are stretches of time cut before anything else is done to the takes.
+    The metadata tell of what the data set is made: `fingerprint`, `sample_rate`, `takes` (names), `voices` (the most
+    that a take has), `stretches` of each split, and of the train split `peak` (the highest sample) and `shortest` (the
+    recorded samples of its shortest example).
     """
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First release."}
+    VERSION = tfds.core.Version("2.0.0")
+    RELEASE_NOTES = {
+        "2.0.0": "Several voices; examples tell how much of them is recorded; copies that are moved keep their treble.",
+        "1.0.0": "First release.",
+    }
     BUILDER_CONFIGS = [MidiAudioConfig(name="default", description="4 s at 16 kHz, 1 s apart in training.")]
 
     def _info(self) -> tfds.core.DatasetInfo:
         self.builder_config.check()
-        features = {
-            "audio": tfds.features.Tensor(shape=[self.builder_config.window], dtype=np.float32),
-            "notes": tfds.features.Tensor(shape=[None, 4], dtype=np.float32),
-            "control_changes": tfds.features.Tensor(shape=[None, 3], dtype=np.float32),
-            "pitch_bends": tfds.features.Tensor(shape=[None, 2], dtype=np.float32),
-            "take": tfds.features.Text(),
-            "start": tfds.features.Scalar(dtype=np.float64),
-            "pitch_shift": tfds.features.Scalar(dtype=np.float32),
-        }
-        documentation = {
-            "audio": "Mono; full scale is [-1, 1].",
-            "notes": "Start s, end s, MIDI pitch, velocity 1..127; the one before the window too if none sounds there.",
-            "control_changes": "Time s, controller number, value 0..127; those in force at the start have times <= 0.",
-            "pitch_bends": "Time s, semitones; the one in force at the start has a time <= 0.",
-            "take": "Name of the recording.",
-            "start": "Where the window begins in the recording, s.",
-            "pitch_shift": "Semitones by which the example was moved.",
-        }
         return tfds.core.DatasetInfo(
             builder=self,
-            description="Windows of recordings with the notes, control changes and pitch bends that sound in them.",
-            features=tfds.features.FeaturesDict(features, doc=documentation),
+            description="Windows of recordings with the notes, control changes and pitch bends in them.",
+            features=examples.features(self.builder_config.window),
             metadata=tfds.core.MetadataDict(),
         )
 
@@ -150,13 +71,15 @@ class MidiAudio(tfds.core.GeneratorBasedBuilder):
         """Builds the data set; nothing is downloaded. It is there as a whole at the end, or not at all.
 
         Args:
-          download_dir: Not used.
-          download_config: Its `manual_dir` is the folder of takes, before `source_dir` of the configuration.
-          **kwargs: As in `tfds.core.DatasetBuilder`.
+            download_dir: Not used.
+            download_config: Its `manual_dir` is the folder of takes, before `source_dir` of the configuration.
+            **kwargs: As in `tfds.core.DatasetBuilder`.
 
         Raises:
-          DataError: Takes can't be used, or the data set is there already but made from other ones.
+            DataError: Takes can't be used, or the data set is there already but made from other ones.
         """
+        if "tensorflow_datasets.scripts.cli.build" in sys.modules:  # The command `tfds build`, an absl app.
+            app.install_exception_handler(_OneLineError())
         download_config = download_config or tfds.download.DownloadConfig()
         mode = download_config.download_mode
         given = download_config.manual_dir or self.builder_config.source_dir
@@ -185,35 +108,75 @@ class MidiAudio(tfds.core.GeneratorBasedBuilder):
     ) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
         del dl_manager  # Nothing is downloaded.
         config = self.builder_config
-        self._voices: list[Voice] = []
+        self._pieces: list[Piece] = []
         lengths, regions = [], []
         with tqdm(self._takes, "Reading takes", unit=" takes", disable=not self._show_progress) as progress:
             for i, take in enumerate(progress):
                 progress.set_postfix_str(take.name)
-                samples, voice = takes_lib.read_take(take, config.sample_rate, config.normalise)
-                # Kept on disk, so that memory holds one take at a time however many there are.
-                np.save(self._scratch / f"{i}.npy", samples)
-                lengths.append(len(samples))
-                self._voices.append(voice)
-                regions.append(self._regions(voice, len(samples)))
+                piece, n_samples = self._read(i)
+                self._pieces.append(piece)
+                lengths.append(n_samples)
+                regions.append(self._regions(piece, n_samples))
         fractions = {"validation": config.validation_fraction, "test": config.test_fraction}
         try:
             stretches = windows.split_stretches(lengths, regions, config.window, fractions)
         except DataError as error:
             raise DataError(f"{self._takes[0].audio_path.parent}: {error}") from error
-        self.info.metadata.update(
-            fingerprint=takes_lib.fingerprint(self._takes, config.facts()),
-            sample_rate=config.sample_rate,
-            takes=[take.name for take in self._takes],
-            stretches={
+        self.info.metadata.update(self._facts(stretches, regions))
+        return {split: self._generate_examples(split, of_split) for split, of_split in stretches.items()}
+
+    def _read(self, i: int) -> tuple[Piece, int]:
+        """Reads a take, and keeps its sound and the moved copies on disk: memory holds one take at a time.
+
+        Copies are made from the sound as it was recorded: lowered from sound at the data set's sample rate they would
+        have nothing in the highest of their octaves.
+
+        Args:
+            i: Number of the take.
+
+        Returns:
+            What is played, and how many samples there are at the data set's sample rate.
+        """
+        config = self.builder_config
+        recorded, recorded_rate, piece = takes_lib.read_take(
+            self._takes[i], config.voices, config.track, config.midi_channel
+        )
+        n_samples, gain = 0, 1.0
+        for shift in (0.0, *config.pitch_shifts):
+            samples = resample(recorded, recorded_rate * _speed(shift), config.sample_rate)
+            if not shift:
+                n_samples = len(samples)
+                gain = 1.0 / np.abs(samples).max() if config.normalise else 1.0
+            np.save(self._path(i, shift), samples * np.float32(gain))
+        return piece, n_samples
+
+    def _path(self, take: int, shift: float) -> pathlib.Path:
+        return self._scratch / f"{take}_{shift:+g}.npy"
+
+    def _facts(self, stretches: Mapping[str, Sequence[windows.Stretch]], regions: Sequence[np.ndarray]) -> dict:
+        """Returns the metadata of the data set."""
+        config = self.builder_config
+        played = [each for each in stretches["train"] if windows.playing(each, regions[each.take]) > 0]
+        return {
+            "fingerprint": takes_lib.fingerprint(self._takes, config.facts()),
+            "sample_rate": config.sample_rate,
+            "voices": max(len(piece.voices) for piece in self._pieces),
+            "takes": [take.name for take in self._takes],
+            "stretches": {
                 split: [
                     [self._takes[each.take].name, each.start / config.sample_rate, each.end / config.sample_rate]
                     for each in of_split
                 ]
                 for split, of_split in stretches.items()
             },
-        )
-        return {split: self._generate_examples(split, of_split) for split, of_split in stretches.items()}
+            "peak": max(float(np.abs(self._samples(each)).max()) for each in played),
+            "shortest": min(config.window, *(each.end - each.start for each in played)),
+        }
+
+    def _samples(self, stretch: windows.Stretch, shift: float = 0.0) -> np.ndarray:
+        """Returns the samples of a stretch, or what is left of its copy between the same two moments."""
+        first, last = _moved(stretch, shift)
+        return np.load(self._path(stretch.take, shift), mmap_mode="r")[first:last]
 
     def _generate_examples(
         self, split: str, stretches: Sequence[windows.Stretch]
@@ -238,91 +201,36 @@ class MidiAudio(tfds.core.GeneratorBasedBuilder):
     def _examples(self, stretch: windows.Stretch, shift: float, hop: int) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yields the examples of a stretch, moved by so many semitones."""
         config = self.builder_config
+        samples = self._samples(stretch, shift)
+        if len(samples) < min(config.window, stretch.end - stretch.start):
+            return  # A copy that moving up has made shorter than a window.
         take = self._takes[stretch.take]
-        samples = np.load(self._scratch / f"{stretch.take}.npy", mmap_mode="r")[stretch.start : stretch.end]
-        first = stretch.start / config.sample_rate
-        voice = _on_tape(self._voices[stretch.take], first, 1.0)
-        speed = 1.0
-        if shift:
-            speed = 2.0 ** (shift / 12.0)
-            samples = soxr.resample(samples, config.sample_rate * speed, config.sample_rate, quality="VHQ")
-            voice = _on_tape(voice, 0.0, speed).transpose(shift)
-            if len(samples) < config.window:
-                return
-        regions = self._regions(voice, len(samples))
-        for start in windows.window_starts(regions, 0, len(samples), config.window, hop):
-            audio = samples[start : start + config.window]
-            inside = voice.window(start / config.sample_rate, (start + config.window) / config.sample_rate)
-            key = f"{take.name}@{stretch.start}+{start}" + (f" moved {shift:+g}" if shift else "")
-            yield (
-                key,
-                {
-                    "audio": np.pad(audio, [0, config.window - len(audio)]).astype(np.float32),
-                    "notes": inside.notes.astype(np.float32),
-                    "control_changes": inside.control_changes.astype(np.float32),
-                    "pitch_bends": inside.pitch_bends.astype(np.float32),
-                    "take": take.name,
-                    "start": first + start / config.sample_rate * speed,
-                    "pitch_shift": shift,
-                },
+        seconds = _speed(shift) / config.sample_rate  # Of a sample, in the recording.
+        first = _moved(stretch, shift)[0]
+        piece = examples.on_tape(self._pieces[stretch.take], first * seconds, _speed(shift)).transpose(shift)
+        for start in windows.window_starts(self._regions(piece, len(samples)), 0, len(samples), config.window, hop):
+            end = start + config.window
+            example = examples.audio_and_events(
+                samples[start:end],
+                piece.window(start / config.sample_rate, end / config.sample_rate),
+                config.window,
             )
+            example.update({"take": take.name, "start": (first + start) * seconds, "pitch_shift": shift})
+            yield f"{take.name}@{stretch.start}+{start}" + (f" moved {shift:+g}" if shift else ""), example
 
-    def _regions(self, voice: Voice, n_samples: int) -> np.ndarray:
+    def _regions(self, piece: Piece, n_samples: int) -> np.ndarray:
         sample_rate = self.builder_config.sample_rate
-        return windows.playing_regions(voice.notes, n_samples, sample_rate, TAIL_SECONDS, MAX_SILENCE_SECONDS)
+        return windows.playing_regions(piece.notes, n_samples, sample_rate, TAIL_SECONDS, MAX_SILENCE_SECONDS)
 
 
-# Made in `build` only, so that gin is the configuration of training and `--config` that of `tfds build`.
-_GinConfig = gin.external_configurable(MidiAudioConfig, module="midi_audio", denylist=["name", "source_dir"])
+def _speed(shift: float) -> float:
+    """Returns how many times as fast a copy is that is so many semitones higher."""
+    return 2.0 ** (shift / 12.0)
 
 
-def build(
-    source_dir: str | os.PathLike | None = None, data_dir: str | os.PathLike | None = None, **settings: Any
-) -> MidiAudio:
-    """Builds a data set, unless it is there from the same takes with the same configuration.
-
-    The configuration's name has a hash of both in it, so that a data set is found again wherever the takes are, and
-    takes that have changed are never mistaken for what they were.
-
-    Args:
-      source_dir: Folder of recordings and MIDI files; the demo guitar if None.
-      data_dir: Where data sets are kept; `$TFDS_DATA_DIR` or `~/tensorflow_datasets` if None.
-      **settings: Attributes of `MidiAudioConfig`; those not given are as gin binds them.
-
-    Returns:
-      The builder, ready for `as_dataset`.
-
-    Raises:
-      DataError: Takes can't be used, or the data set can't be written.
-    """
-    source_dir = pathlib.Path(source_dir or DEMO_GUITAR).expanduser()
-    config = _GinConfig(name="unnamed", source_dir=source_dir, **settings)
-    config.check()
-    contents = takes_lib.fingerprint(takes_lib.find_takes(source_dir), config.facts())
-    folder = re.sub("[^A-Za-z0-9]+", "_", source_dir.resolve().name).strip("_") or "takes"
-    config.name = f"{folder}_{contents[:12]}"
-    with _quiet():
-        builder = MidiAudio(config=config, data_dir=data_dir)
-        if not builder.is_prepared():
-            try:
-                builder.download_and_prepare()
-            except OSError as error:
-                builder = MidiAudio(config=config, data_dir=data_dir)
-                if not builder.is_prepared():  # Else another process has built it meanwhile.
-                    raise DataError(
-                        f"{builder.data_dir}: the data set can't be written ({error.strerror or error}). "
-                        "Make room there, or choose another --data_dir."
-                    ) from error
-    return builder
-
-
-def _on_tape(voice: Voice, start: float, speed: float) -> Voice:
-    """Returns a voice with times relative to `start` (s), played `speed` times as fast."""
-    return Voice(
-        (voice.notes - [start, start, 0.0, 0.0]) / [speed, speed, 1.0, 1.0],
-        (voice.control_changes - [start, 0.0, 0.0]) / [speed, 1.0, 1.0],
-        (voice.pitch_bends - [start, 0.0]) / [speed, 1.0],
-    )
+def _moved(stretch: windows.Stretch, shift: float) -> tuple[int, int]:
+    """Returns the first sample of a stretch in a copy of its take, and the one after its last."""
+    return math.ceil(stretch.start / _speed(shift)), math.floor(stretch.end / _speed(shift))
 
 
 @contextlib.contextmanager
@@ -353,18 +261,6 @@ def _own_progress_bar() -> Iterator[bool]:
         tfds.display_progress_bar(wanted)
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps tfds from telling about downloads, of which there are none."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-
-
 class _OneLineError(app.ExceptionHandler):
     """Lets `tfds build`, which is an absl app, end in one line where the takes are at fault."""
 
@@ -377,6 +273,3 @@ class _OneLineError(app.ExceptionHandler):
             print(f"{pathlib.Path(sys.argv[0]).name}: {' '.join(str(error).split())}", file=sys.stderr)
 
         sys.excepthook = say
-
-
-app.install_exception_handler(_OneLineError())

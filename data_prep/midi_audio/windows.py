@@ -24,9 +24,9 @@ class Stretch:
     """A part of a take that belongs to one split.
 
     Attributes:
-      take: Index of the take.
-      start: First sample.
-      end: One past the last sample.
+        take: Index of the take.
+        start: First sample.
+        end: One past the last sample.
     """
 
     take: int
@@ -38,14 +38,14 @@ def playing_regions(notes: np.ndarray, n_samples: int, sample_rate: int, tail: f
     """Finds where a take is played; what lies between is a long silence.
 
     Args:
-      notes: `[n, 4]` float64: start (s), end (s), pitch, velocity; sorted by start.
-      n_samples: Length of the take.
-      sample_rate: Hz.
-      tail: Seconds after the end of a note that still belong to it.
-      max_silence: Seconds. A silence no longer than this is part of the playing.
+        notes: `[n, 4]` float64: start (s), end (s), pitch, velocity; sorted by start.
+        n_samples: Length of the take.
+        sample_rate: Hz.
+        tail: Seconds after the end of a note that still belong to it.
+        max_silence: Seconds. A silence no longer than this is part of the playing.
 
     Returns:
-      `[r, 2]` int64: first sample of each region and one past its last; sorted, apart, inside the take.
+        `[r, 2]` int64: first sample of each region and one past its last; sorted, apart, inside the take.
     """
     regions: list[list[int]] = []
     for start, end in notes[:, :2]:
@@ -63,19 +63,20 @@ def playing_regions(notes: np.ndarray, n_samples: int, sample_rate: int, tail: f
 def window_starts(regions: np.ndarray, start: int, end: int, window: int, hop: int) -> list[int]:
     """Places windows over the playing in a stretch.
 
-    A window lies inside the stretch; only in a stretch shorter than a window it reaches past the end. Each holds
-    playing for half its length at least, or all of a region that is shorter. With a hop shorter than the window the
-    last window of a region is moved back so that it ends with the region; otherwise windows never overlap.
+    A window lies inside the stretch; only in a stretch shorter than a window it reaches past the end, where nothing is
+    known of the sound. Each holds playing for half its length at least, or all of a region that is shorter. With a hop
+    shorter than the window the last window of a region is moved back so that it ends with the region; otherwise windows
+    never overlap.
 
     Args:
-      regions: `[r, 2]` from `playing_regions`.
-      start: First sample of the stretch.
-      end: One past its last.
-      window: Samples in a window.
-      hop: Samples from one window to the next.
+        regions: `[r, 2]` from `playing_regions`.
+        start: First sample of the stretch.
+        end: One past its last.
+        window: Samples in a window.
+        hop: Samples from one window to the next.
 
     Returns:
-      First samples of the windows, rising.
+        First samples of the windows, rising.
     """
     latest = max(end - window, start)
     starts: list[int] = []
@@ -92,8 +93,8 @@ def window_starts(regions: np.ndarray, start: int, end: int, window: int, hop: i
             candidates = list(range(first, min(latest + 1, region_end), hop))
         needed = min(window // 2, region_end - region_start)
         for candidate in candidates:
-            playing = min(candidate + window, region_end) - max(candidate, region_start)
-            if playing >= needed and (not starts or candidate > starts[-1]):
+            held = min(candidate + window, region_end) - max(candidate, region_start)
+            if held >= needed and (not starts or candidate > starts[-1]):
                 starts.append(candidate)
     return starts
 
@@ -105,36 +106,37 @@ def split_stretches(
 
     Takes are cut into blocks of equal length, at least two windows long (one window where that is too much). The
     blocks held out are spread evenly over those that have playing in them, at varying places of the takes; the other
-    ones are joined where they touch, and are for training.
+    ones are joined where they touch, and are for training. A take shorter than a window is never held out.
 
     Args:
-      lengths: Samples in each take.
-      regions: `playing_regions` of each take.
-      window: Samples in a window.
-      fractions: Share of the blocks, 0..1, of each split but `train`.
+        lengths: Samples in each take.
+        regions: `playing_regions` of each take.
+        window: Samples in a window.
+        fractions: Share of the blocks, 0..1, of each split but `train`.
 
     Returns:
-      The stretches of each split, `train` first. Every split with a share above 0 has one at least.
+        The stretches of each split, `train` first. Every split with a share above 0 has one at least.
 
     Raises:
-      DataError: There is too little playing to give each split some.
+        DataError: There is too little playing to give each split some.
     """
     wanted = {split: fraction for split, fraction in fractions.items() if fraction > 0}
     for block in (max(_BLOCK_WINDOWS * window, sum(lengths) // _MAX_BLOCKS), window):
         blocks = [stretch for take, length in enumerate(lengths) for stretch in _cut(take, length, block)]
-        playing = [i for i, each in enumerate(blocks) if _playing(each, regions[each.take]) > 0]
-        ample = [i for i in playing if _playing(blocks[i], regions[blocks[i].take]) >= window // 2]
-        candidates = ample if len(ample) > len(wanted) else playing
-        if len(candidates) > len(wanted):
+        played = [i for i, each in enumerate(blocks) if playing(each, regions[each.take]) > 0]
+        whole = [i for i in played if blocks[i].end - blocks[i].start >= window]
+        ample = [i for i in whole if playing(blocks[i], regions[blocks[i].take]) >= window // 2]
+        candidates = ample if len(ample) > len(wanted) else whole
+        if len(candidates) > len(wanted) or (played and not wanted):
             break
     else:
         raise DataError(
             f"too little playing: it fills {len(candidates)} windows, and {' and '.join(['train', *wanted])} need "
-            f"{len(wanted) + 1}. Record more, make the windows shorter, or hold nothing out."
+            f"{len(wanted) + 1}. Record more or longer takes, make the windows shorter, or hold nothing out."
         )
 
     counts = {split: max(1, round(fraction * len(candidates))) for split, fraction in wanted.items()}
-    held_out = _spread(len(candidates), counts)
+    held_out = _spread(len(candidates), counts) if counts else {}
     owner = {candidates[i]: split for i, split in held_out.items()}
     stretches: dict[str, list[Stretch]] = {split: [] for split in ("train", *wanted)}
     for i, each in enumerate(blocks):
@@ -151,7 +153,7 @@ def _cut(take: int, length: int, block: int) -> list[Stretch]:
     return [Stretch(take, start, end) for start, end in zip(edges[:-1], edges[1:], strict=True)]
 
 
-def _playing(stretch: Stretch, regions: np.ndarray) -> int:
+def playing(stretch: Stretch, regions: np.ndarray) -> int:
     """Returns the samples of a stretch that are in a region."""
     overlap = np.minimum(regions[:, 1], stretch.end) - np.maximum(regions[:, 0], stretch.start)
     return int(np.maximum(overlap, 0).sum())
@@ -161,12 +163,12 @@ def _spread(n: int, counts: Mapping[str, int]) -> dict[int, str]:
     """Deals places out evenly, but not periodically, so that they don't fall on the same place of every take.
 
     Args:
-      n: Number of places.
-      counts: Names and how many places each gets. Where they are too many for one place to remain, they get fewer,
-        but one each.
+        n: Number of places.
+        counts: Names and how many places each gets. Where they are too many for one place to remain, they get fewer,
+            but one each.
 
     Returns:
-      Which place has which name.
+        Which place has which name.
     """
     while sum(counts.values()) >= n and max(counts.values()) > 1:
         counts = {name: max(1, count - 1) for name, count in counts.items()}

@@ -9,43 +9,25 @@ import sys
 import warnings
 
 import gin
-import hypothesis
+import mido
 import numpy as np
 import pytest
-from hypothesis import strategies as st
+from made_takes import SAMPLE_RATE, make_take
 
 from neural_midi_synth import configs
-from neural_midi_synth.files.audio import read_audio, write_audio
 from neural_midi_synth.errors import DataError
-from neural_midi_synth.midi.notes import Voice, read_midi, write_midi
+from neural_midi_synth.files.audio import read_audio, write_audio
+from neural_midi_synth.midi.pieces import Piece, Voice
+from neural_midi_synth.midi.standard_midi_file import read_midi, write_midi
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Of packages that tfds imports; none of them is ours.
     import tensorflow_datasets as tfds
 
-    from neural_midi_synth.data_prep.midi_audio import MidiAudio, MidiAudioConfig, build, takes, windows
+    from neural_midi_synth.data_prep import takes
+    from neural_midi_synth.data_prep.midi_audio import MidiAudio, MidiAudioConfig, build
 
-SAMPLE_RATE = 8000
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-
-
-def make_take(path, seconds=30.0, seed=0, midi_suffix=".mid", notes=None, sample_rate=SAMPLE_RATE):
-    """Writes a recording of sines and its annotation; returns the notes."""
-    rng = np.random.default_rng(seed)
-    if notes is None:
-        starts = np.arange(0.25, seconds - 1.0, 0.75)
-        pitches, velocities = rng.integers(50, 70, len(starts)), rng.integers(40, 127, len(starts))
-        notes = np.stack([starts, starts + 0.5, pitches, velocities], axis=1).astype(np.float64)
-    samples = np.zeros(round(seconds * sample_rate), np.float32)
-    for start, end, pitch, velocity in notes:
-        first, last = round(start * sample_rate), min(round(end * sample_rate), len(samples))
-        time = np.arange(last - first) / sample_rate
-        samples[first:last] = velocity / 254 * np.sin(2 * np.pi * 440 * 2 ** ((pitch - 69) / 12) * time)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_audio(path, samples, sample_rate)
-    control_changes = np.array([[0.0, 55, 0], [seconds / 2, 55, 127]])
-    write_midi(Voice(notes, control_changes), path.with_suffix(midi_suffix))
-    return notes
 
 
 @pytest.fixture(scope="module")
@@ -80,17 +62,19 @@ def test_example_is_the_recording_from_its_start(folder, builder):
 
 
 def test_example_has_what_sounds_in_it(folder, builder):
-    voices = {take.name: read_midi(take.midi_path) for take in takes.find_takes(folder)}
+    pieces = {take.name: read_midi(take.midi_path) for take in takes.find_takes(folder)}
     for split in ("train", "validation", "test"):
         for example in examples(builder, split):
             if example["pitch_shift"] != 0:
                 continue
-            expected = voices[example["take"].decode()].window(example["start"], example["start"] + 4.0)
+            (expected,) = pieces[example["take"].decode()].window(example["start"], example["start"] + 4.0).voices
             # float32 keeps 30 s to 2e-6 s.
             np.testing.assert_allclose(example["notes"], expected.notes, atol=4e-6)
             np.testing.assert_allclose(example["control_changes"], expected.control_changes, atol=4e-6)
             assert example["control_changes"][0, 0] <= 0  # The value in force at the start.
             assert example["pitch_bends"].shape == (0, 2)
+            for name in ("note_voices", "control_change_voices", "pitch_bend_voices"):
+                assert not example[name].any()
 
 
 def test_splits_share_no_sample(builder):
@@ -165,16 +149,135 @@ def test_a_built_data_set_loads_by_name(builder):
     assert len(list(loaded)) == builder.info.splits["validation"].num_examples
 
 
-def test_take_shorter_than_a_window_ends_in_silence(tmp_path):
+def test_lowered_copies_keep_their_treble(tmp_path):
+    """10 kHz are beyond what a data set at 16 kHz can hold, but an octave lower they are 5 kHz."""
+    rate, seconds = 44100, 12.0
+    notes = np.array([[start, start + 1.5, 60, 99] for start in np.arange(0.5, seconds - 2.0, 2.0)])
+    make_take(tmp_path / "takes" / "one.wav", seconds, notes=notes)
+    sound = 0.5 * np.sin(2 * np.pi * 10_000 * np.arange(round(seconds * rate)) / rate)
+    write_audio(tmp_path / "takes" / "one.wav", sound, rate)
+    built = build(tmp_path / "takes", tmp_path / "data", sample_rate=16000, pitch_shifts=[-12])
+    found = set()
+    for example in examples(built, "train"):
+        spectrum = np.abs(np.fft.rfft(example["audio"] * np.hanning(64000))) / 16000  # A sine's peak is its amplitude.
+        found.add(float(example["pitch_shift"]))
+        if example["pitch_shift"] == 0:
+            assert spectrum.max() < 1e-3
+        else:
+            assert np.argmax(spectrum) * 16000 / 64000 == pytest.approx(5_000, abs=1)
+            assert spectrum.max() == pytest.approx(0.5, rel=0.05)
+    assert found == {0.0, -12.0}
+
+
+def test_a_take_shorter_than_a_window_tells_how_much_of_it_is_recorded(tmp_path):
+    make_take(tmp_path / "takes" / "long.wav", seconds=20.0)
+    make_take(tmp_path / "takes" / "short.wav", seconds=3.0, seed=1)
+    built = build(tmp_path / "takes", tmp_path / "data", sample_rate=SAMPLE_RATE, pitch_shifts=(-1, 1))
+    assert built.info.metadata["shortest"] == 3 * SAMPLE_RATE
+    for split in ("validation", "test"):  # What is compared is recorded from beginning to end.
+        for example in examples(built, split):
+            assert (example["take"], example["n_samples"]) == (b"long", 4 * SAMPLE_RATE)
+    short = {example["pitch_shift"]: example for example in examples(built, "train") if example["take"] == b"short"}
+    # Moved up it would be shorter still.
+    assert {shift: each["n_samples"] for shift, each in short.items()} == {
+        0.0: 3 * SAMPLE_RATE,
+        -1.0: int(3 * SAMPLE_RATE * 2 ** (1 / 12)),
+    }
+    samples, _ = read_audio(tmp_path / "takes" / "short.wav")
+    np.testing.assert_array_equal(short[0.0]["audio"][: 3 * SAMPLE_RATE], samples)
+    assert all(
+        example["n_samples"] == 4 * SAMPLE_RATE for example in examples(built, "train") if example["take"] == b"long"
+    )
+
+
+def test_where_all_takes_are_shorter_than_a_window_nothing_can_be_held_out(tmp_path):
     for i in range(3):
         make_take(tmp_path / "takes" / f"{i}.wav", seconds=3.0, seed=i)
-    built = build(tmp_path / "takes", tmp_path / "data", sample_rate=SAMPLE_RATE)
-    for split in ("train", "validation", "test"):
-        (example,) = examples(built, split)
-        samples, _ = read_audio(tmp_path / "takes" / f"{example['take'].decode()}.wav")
-        start = round(example["start"] * SAMPLE_RATE)
-        np.testing.assert_array_equal(example["audio"][: len(samples) - start], samples[start:])
-        assert not example["audio"][len(samples) - start :].any()
+    with pytest.raises(DataError, match="too little playing: it fills 0 windows"):
+        build(tmp_path / "takes", tmp_path / "data", sample_rate=SAMPLE_RATE)
+    nothing = {"validation_fraction": 0.0, "test_fraction": 0.0}
+    built = build(tmp_path / "takes", tmp_path / "data", sample_rate=SAMPLE_RATE, **nothing)
+    assert sorted(example["n_samples"] for example in examples(built, "train")) == [3 * SAMPLE_RATE] * 3
+    built = build(tmp_path / "takes", tmp_path / "data", sample_rate=SAMPLE_RATE, window_seconds=2.0)
+    assert list(built.info.splits) == ["train", "validation", "test"]
+
+
+def string_wise(seconds=20.0):
+    """Two strings, a MIDI channel each, of which the second begins late and is bent."""
+    low = np.array([[start, start + 0.9, 40, 99] for start in np.arange(0.5, seconds - 1.0, 1.0)])
+    high = np.array([[start, start + 0.4, 59, 77] for start in np.arange(6.25, seconds - 1.0, 0.5)])
+    bend = np.array([[7.0, 1.0], [8.0, 0.0]])
+    return Piece((Voice(low, np.array([[0.0, 55, 1]])), Voice(high, np.array([[0.0, 55, 2]]), bend)))
+
+
+def test_each_row_of_a_piece_of_voices_has_its_voice(tmp_path):
+    piece = string_wise()
+    make_take(tmp_path / "takes" / "one.wav", 20.0, notes=piece.notes)
+    write_midi(piece, tmp_path / "takes" / "one.mid")
+    make_take(tmp_path / "takes" / "two.wav", 20.0)
+    built = build(tmp_path / "takes", tmp_path / "data", sample_rate=SAMPLE_RATE, voices=6, pitch_shifts=[1])
+    assert built.info.metadata["voices"] == 2
+    voices = {take.name: read_midi(take.midi_path) for take in takes.find_takes(tmp_path / "takes")}
+    checked = 0
+    for example in examples(built, "train"):
+        if example["pitch_shift"] == 0:
+            expected = voices[example["take"].decode()].window(example["start"], example["start"] + 4.0).voices
+            for name, whose in (
+                ("notes", "note_voices"),
+                ("control_changes", "control_change_voices"),
+                ("pitch_bends", "pitch_bend_voices"),
+            ):
+                assert np.all(np.diff(example[whose]) >= 0)
+                assert set(example[whose]) <= set(range(len(expected)))
+                for i, voice in enumerate(expected):
+                    np.testing.assert_allclose(example[name][example[whose] == i], getattr(voice, name), atol=4e-6)
+                    checked += len(getattr(voice, name)) > 0 and i > 0
+        elif example["take"] == b"one":
+            assert set(example["notes"][example["note_voices"] == 0, 2]) == {41}
+            assert set(example["notes"][example["note_voices"] == 1, 2]) <= {60}
+    assert checked > 10
+
+
+def test_windows_are_laid_over_the_notes_of_all_voices(tmp_path):
+    low, high = string_wise(40.0).voices
+    low = Voice(low.notes[low.notes[:, 0] < 10.0])
+    high = Voice(high.notes[high.notes[:, 0] > 25.0])
+    piece = Piece((low, high))
+    make_take(tmp_path / "takes" / "one.wav", 40.0, notes=piece.notes)
+    write_midi(piece, tmp_path / "takes" / "one.mid")
+    nothing = {"validation_fraction": 0.0, "test_fraction": 0.0}
+    built = build(tmp_path / "takes", tmp_path / "data", sample_rate=SAMPLE_RATE, voices=2, **nothing)
+    starts = np.array([example["start"] for example in examples(built, "train")])
+    assert (starts < 9).sum() > 5 and (starts > 24).sum() > 5
+    assert not ((starts > 11) & (starts < 20)).any()  # The silence between.
+
+
+@pytest.mark.parametrize(("voices", "message"), [(1, "is polyphonic"), (2, "is of more than 2 voices")])
+def test_more_voices_than_are_trained_on_are_refused(tmp_path, voices, message):
+    chord = np.array([[1.0, 9.0, pitch, 99] for pitch in (40, 52, 64)[: voices + 1]])
+    make_take(tmp_path / "takes" / "one.wav", 20.0, notes=chord)
+    with pytest.raises(DataError, match=message) as raised:
+        build(tmp_path / "takes", tmp_path / "data", sample_rate=SAMPLE_RATE, voices=voices)
+    assert str(raised.value).startswith(str(tmp_path / "takes" / "one.mid"))
+
+
+def test_one_track_of_several_is_chosen(tmp_path):
+    make_take(tmp_path / "takes" / "one.wav", 20.0)
+    midi = mido.MidiFile(tmp_path / "takes" / "one.mid")
+    guitar, strings = (mido.Message("program_change", program=n, channel=c) for n, c in ((27, 0), (90, 1)))
+    lead = mido.MidiTrack([mido.MetaMessage("track_name", name="Lead"), guitar, *midi.tracks[0]])
+    pad = mido.MidiTrack([mido.MetaMessage("track_name", name="Pad"), strings])
+    pad += [mido.Message("note_on", note=80, channel=1), mido.Message("note_off", note=80, channel=1, time=5000)]
+    mido.MidiFile(type=1, ticks_per_beat=midi.ticks_per_beat, tracks=[lead, pad]).save(tmp_path / "takes" / "one.mid")
+    with pytest.raises(DataError, match="has several instruments"):
+        build(tmp_path / "takes", tmp_path / "data", sample_rate=SAMPLE_RATE)
+    chosen = [
+        build(tmp_path / "takes", tmp_path / "data", sample_rate=SAMPLE_RATE, **choice)
+        for choice in ({"track": "Lead"}, {"track": "1"}, {"midi_channel": 1})
+    ]
+    for built in chosen:
+        assert max(example["notes"][:, 2].max() for example in examples(built, "train")) < 70
+    assert chosen[0].data_dir != chosen[2].data_dir
 
 
 def test_normalised_takes_peak_at_one(tmp_path):
@@ -257,6 +360,7 @@ def test_a_failed_build_leaves_others_alone(builder, tmp_path):
         {"window_seconds": -1.0},
         {"hop_seconds": 5.0},
         {"validation_fraction": 0.5, "test_fraction": 0.5},
+        {"voices": 0},
         {"pitch_shifts": [1, 1]},
         {"pitch_shifts": [0]},
     ],
@@ -307,7 +411,7 @@ def test_tfds_build(folder, tmp_path):
     config = '{"name": "shifted", "sample_rate": 8000, "pitch_shifts": [-1, 1]}'
     done = tfds_build(folder, f"--config={config}")
     assert done.returncode == 0, done.stderr
-    built = tfds.builder_from_directory(tmp_path / "data" / "midi_audio" / "shifted" / "1.0.0")
+    built = tfds.builder_from_directory(tmp_path / "data" / "midi_audio" / "shifted" / "2.0.0")
     assert {example["pitch_shift"] for example in examples(built, "train")} == {-1.0, 0.0, 1.0}
 
     (tmp_path / "empty").mkdir()
@@ -315,68 +419,3 @@ def test_tfds_build(folder, tmp_path):
     assert failed.returncode == 1
     assert "Traceback" not in failed.stderr
     assert re.search(rf"{tmp_path / 'empty'}: has neither recordings", failed.stderr.splitlines()[-1])
-
-
-def test_long_silences_are_skipped_and_short_ones_kept():
-    notes = np.array([[1.0, 2, 60, 99], [3.5, 4, 60, 99], [20, 22, 60, 99]], np.float64)
-    regions = windows.playing_regions(notes, 25 * 100, 100, tail=0.2, max_silence=2.0)
-    np.testing.assert_array_equal(regions, [[100, 420], [2000, 2220]])
-    starts = windows.window_starts(regions, 0, 2500, window=400, hop=100)
-    assert starts == [100, 2000]
-    assert windows.window_starts(regions, 0, 2100, window=400, hop=100) == [100, 1700]
-
-
-region_lists = st.lists(st.integers(1, 400), max_size=12).map(
-    lambda steps: np.cumsum(steps)[: len(steps) // 2 * 2].reshape([-1, 2])
-)
-
-
-@hypothesis.given(regions=region_lists, stretch=st.tuples(st.integers(0, 1500), st.integers(1, 1500)), data=st.data())
-def test_windows_hold_playing_and_stay_in_their_stretch(regions, stretch, data):
-    start, end = stretch[0], stretch[0] + stretch[1]
-    window = data.draw(st.integers(1, 300))
-    hop = data.draw(st.integers(1, window))
-    starts = windows.window_starts(regions, start, end, window, hop)
-    assert all(start <= at and (at + window <= end or at == start) for at in starts)
-    assert all(later > earlier for earlier, later in zip(starts, starts[1:], strict=False))
-    if hop == window:
-        assert all(later - earlier >= window for earlier, later in zip(starts, starts[1:], strict=False))
-    else:
-        played = np.zeros(end + window, bool)
-        covered = np.zeros(end + window, bool)
-        for region_start, region_end in regions:
-            played[max(region_start, start) : max(min(region_end, end), start)] = True
-        for at in starts:
-            covered[at : at + window] = True
-        assert np.all(covered[played])  # Training leaves no playing out.
-
-
-@hypothesis.given(
-    lengths=st.lists(st.integers(1, 5000), min_size=1, max_size=8),
-    validation=st.sampled_from([0.0, 0.05, 0.3]),
-    test=st.sampled_from([0.0, 0.05, 0.3]),
-)
-def test_splits_take_all_the_time_once(lengths, validation, test):
-    regions = [np.array([[0, length]]) for length in lengths]
-    try:
-        stretches = windows.split_stretches(lengths, regions, 100, {"validation": validation, "test": test})
-    except DataError:
-        assert sum(max(length // 100, 1) for length in lengths) < 3
-        return
-    assert list(stretches) == ["train", *["validation"] * (validation > 0), *["test"] * (test > 0)]
-    assert all(stretches.values())
-    used = [np.zeros(length, int) for length in lengths]
-    for stretch in sum(stretches.values(), []):
-        used[stretch.take][stretch.start : stretch.end] += 1
-    assert all(np.all(each == 1) for each in used)
-
-
-def test_held_out_time_is_spread_and_as_much_as_asked_for():
-    lengths = [7200] * 10
-    regions = [np.array([[0, 7200]])] * 10
-    stretches = windows.split_stretches(lengths, regions, 400, {"validation": 0.05, "test": 0.1})
-    for split, fraction in (("validation", 0.05), ("test", 0.1)):
-        total = sum(each.end - each.start for each in stretches[split])
-        assert total == pytest.approx(fraction * 72000, rel=0.2)  # Blocks are whole.
-        assert len({each.take for each in stretches[split]}) >= 4
-        assert len({each.start for each in stretches[split]}) >= 3

@@ -1,0 +1,75 @@
+"""Builds a data set as gin configures it, unless it is there already."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import pathlib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import gin
+from absl import logging
+
+from neural_midi_synth.data_prep.takes import find_takes, fingerprint
+from neural_midi_synth.errors import DataError
+
+from .config import DEMO_GUITAR, MidiAudioConfig
+from .midi_audio_dataset_builder import MidiAudio
+
+# Made in `build` only, so that gin is the configuration of training and `--config` that of `tfds build`.
+_GinConfig = gin.external_configurable(MidiAudioConfig, module="midi_audio", denylist=["name", "source_dir"])
+
+
+def build(
+    source_dir: str | os.PathLike | None = None, data_dir: str | os.PathLike | None = None, **settings: Any
+) -> MidiAudio:
+    """Builds a data set, unless it is there from the same takes with the same configuration.
+
+    The configuration's name has a hash of both in it, so that a data set is found again wherever the takes are, and
+    takes that have changed are never mistaken for what they were.
+
+    Args:
+        source_dir: Folder of recordings and MIDI files; the demo guitar if None.
+        data_dir: Where data sets are kept; `$TFDS_DATA_DIR` or `~/tensorflow_datasets` if None.
+        **settings: Attributes of `MidiAudioConfig`; those not given are as gin binds them.
+
+    Returns:
+        The builder, ready for `as_dataset`.
+
+    Raises:
+        DataError: Takes can't be used, or the data set can't be written.
+    """
+    source_dir = pathlib.Path(source_dir or DEMO_GUITAR).expanduser()
+    config = _GinConfig(name="unnamed", source_dir=source_dir, **settings)
+    config.check()
+    contents = fingerprint(find_takes(source_dir), config.facts())
+    folder = re.sub("[^A-Za-z0-9]+", "_", source_dir.resolve().name).strip("_") or "takes"
+    config.name = f"{folder}_{contents[:12]}"
+    with _quiet():
+        builder = MidiAudio(config=config, data_dir=data_dir)
+        if not builder.is_prepared():
+            try:
+                builder.download_and_prepare()
+            except OSError as error:
+                builder = MidiAudio(config=config, data_dir=data_dir)
+                if not builder.is_prepared():  # Else another process has built it meanwhile.
+                    raise DataError(
+                        f"{builder.data_dir}: the data set can't be written ({error.strerror or error}). "
+                        "Make room there, or choose another --data_dir."
+                    ) from error
+    return builder
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps tfds from telling about downloads, of which there are none."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
