@@ -23,6 +23,9 @@ nms_train --source_dir my_takes/ --save_dir runs/my_guitar
 nms_train --save_dir runs/demo --max_minutes 10
     ten minutes on the demo guitar
 
+nms_train --source_dir my_takes/ --save_dir runs/strings --gin_file models/guitar_strings.gin
+    an instrument of six voices, on takes with chords
+
 The same command goes on where an earlier one was stopped."""
 
 DEFAULT_CONFIG = "models/guitar.gin"
@@ -34,6 +37,20 @@ _SOURCE_DIR = flags.DEFINE_string(
     allow_override=True,
 )
 _SAVE_DIR = flags.DEFINE_string("save_dir", None, "Folder of the instrument.", required=True, allow_override=True)
+_TRACK = flags.DEFINE_string(
+    "track",
+    None,
+    "Number (from 1) or name of the track that annotates the recordings, where MIDI files have several with notes.",
+    allow_override=True,
+)
+_MIDI_CHANNEL = flags.DEFINE_integer(
+    "midi_channel",
+    None,
+    "MIDI channel that annotates the recordings, where notes are on several.",
+    lower_bound=1,
+    upper_bound=16,
+    allow_override=True,
+)
 _DATASET = flags.DEFINE_string(
     "dataset",
     None,
@@ -66,12 +83,20 @@ _STRATEGY = flags.DEFINE_enum(
     "One device, all GPUs of this machine, or the workers of TF_CONFIG.",
     allow_override=True,
 )
+_DEBUG = flags.DEFINE_bool(
+    "debug",
+    False,
+    "Show the traceback of an error in building the instrument, for your own processors.",
+    allow_override=True,
+)
 
 
 def main() -> None:
     """Trains as the flags say."""
     if _DATASET.value and _SOURCE_DIR.value:
         raise command_line.UsageError("give either --source_dir or --dataset")
+    if _DATASET.value and (_TRACK.value or _MIDI_CHANNEL.value):
+        raise command_line.UsageError("--track and --midi_channel are for --source_dir; a built data set has its notes")
     if _STEPS.value is not None and _MAX_MINUTES.value is not None:
         raise command_line.UsageError("give either --steps or --max_minutes")
     if _STRATEGY.value == "multi_worker":
@@ -79,24 +104,27 @@ def main() -> None:
     environment.import_tensorflow_quietly()
     strategy = _strategy(_STRATEGY.value)  # Workers have to meet before TensorFlow does anything else.
 
-    from neural_midi_synth.training import loop as training
     from neural_midi_synth.data_prep import midi_audio
     from neural_midi_synth.instrument.loading import configure
+    from neural_midi_synth.training.batches import built_data_set
+    from neural_midi_synth.training.loop import train
 
     params = list(_GIN_PARAM.value)
     if _STEPS.value is not None:
         params.append(f"nms.train.steps = {_STEPS.value}")
     configure([configs.find(name) for name in _GIN_FILE.value], params)
     if _DATASET.value:
-        builder = training.built_data_set(_DATASET.value, _DATA_DIR.value)
+        builder = built_data_set(_DATASET.value, _DATA_DIR.value)
     else:
-        builder = midi_audio.build(_SOURCE_DIR.value, _DATA_DIR.value)
+        chosen = {"track": _TRACK.value, "midi_channel": _MIDI_CHANNEL.value}
+        chosen = {name: value for name, value in chosen.items() if value is not None}
+        builder = midi_audio.build(_SOURCE_DIR.value, _DATA_DIR.value, **chosen)
     examples = _EXAMPLE_DIR.value
     if examples is None and not _DATASET.value:
         beside = pathlib.Path(_SOURCE_DIR.value or midi_audio.DEMO_GUITAR) / "examples"
         examples = beside if beside.is_dir() else None
     try:
-        training.train(builder, _SAVE_DIR.value, examples, _MAX_MINUTES.value, strategy)
+        train(builder, _SAVE_DIR.value, examples, _MAX_MINUTES.value, strategy, debug=_DEBUG.value)
     except RuntimeError as error:
         if not str(error).startswith("Required bindings"):  # What gin says of what no file configures.
             raise
