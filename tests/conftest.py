@@ -64,7 +64,7 @@ class RunningCommand:
 
     def __init__(self, module, *arguments, **variables):
         self._process = subprocess.Popen(
-            [sys.executable, "-m", f"{PACKAGE}.{module}", *map(str, arguments)],
+            [sys.executable, "-m", f"{PACKAGE}.commands.{module}", *map(str, arguments)],
             env={**os.environ, **variables},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -109,7 +109,7 @@ def run_command(monkeypatch, capfd):
                 delattr(flags.FLAGS, flag.name)
 
     def run(module, *arguments):
-        command = importlib.import_module(f"{PACKAGE}.{module}")
+        command = importlib.import_module(f"{PACKAGE}.commands.{module}")
         forget_flags()  # Of other commands, which require their own.
         importlib.reload(command)
         monkeypatch.setattr(sys, "argv", [f"nms_{module}", *map(str, arguments)])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pathlib
+import sys
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 from absl import flags
@@ -11,9 +13,14 @@ from tqdm import tqdm
 
 from neural_midi_synth import environment
 from neural_midi_synth.commands import command_line
-from neural_midi_synth.files.audio import AUDIO_SUFFIXES, write_audio
 from neural_midi_synth.errors import DataError
+from neural_midi_synth.files.audio import AUDIO_SUFFIXES, write_audio
 from neural_midi_synth.files.outputs import check_writable
+
+if TYPE_CHECKING:
+    from neural_midi_synth.instrument.instrument import Instrument
+    from neural_midi_synth.midi.pieces import Piece
+    from neural_midi_synth.midi.standard_midi_file import Part
 
 USAGE = """Plays MIDI files with a trained instrument.
 
@@ -24,7 +31,9 @@ nms_render --instrument runs/my_guitar --midi riff.mid --output riff.wav
 nms_render --instrument runs/my_guitar --midi verse.mid --midi chorus.mid --output song/
     several files, into a folder as wav
 nms_render --instrument runs/my_guitar --midi riff.mid --output open.wav --style openness=127
-    with a style that holds throughout"""
+    with a style that holds throughout
+nms_render --midi song.mid --output song.wav --all_tracks
+    all instruments of a song; without --all_tracks, the one whose notes lie best in what was learnt"""
 
 _INSTRUMENT = flags.DEFINE_string(
     "instrument",
@@ -53,14 +62,21 @@ _SAMPLE_RATE = flags.DEFINE_integer(
 _TRACK = flags.DEFINE_string(
     "track", None, "Number (from 1) or name of the MIDI track to play, where there are several.", allow_override=True
 )
-_CHANNEL = flags.DEFINE_integer(
-    "channel",
+_MIDI_CHANNEL = flags.DEFINE_integer(
+    "midi_channel",
     None,
     "MIDI channel to play, 1 to 16, where there are several.",
     lower_bound=1,
     upper_bound=16,
     allow_override=True,
 )
+_ALL_TRACKS = flags.DEFINE_bool(
+    "all_tracks",
+    False,
+    "Play all instruments of a MIDI file but for drums, not the one that fits best.",
+    allow_override=True,
+)
+flags.DEFINE_alias("channel", "midi_channel")
 
 
 def main() -> None:
@@ -71,19 +87,40 @@ def main() -> None:
         check_writable(output)
     environment.import_tensorflow_quietly()
 
-    from neural_midi_synth.instrument import TAIL_SECONDS, load
-    from neural_midi_synth.midi.notes import read_midi
+    from neural_midi_synth.instrument.loading import load
+    from neural_midi_synth.instrument.rendering import TAIL_SECONDS
+    from neural_midi_synth.midi.standard_midi_file import read_midi, read_parts
 
     # Every file is read before the first is played, so that a bad one is told of at once.
-    voices = [read_midi(path, track=_TRACK.value, channel=_CHANNEL.value) for path in _MIDI.value]
-    instrument = load(_INSTRUMENT.value)
+    chosen = _TRACK.value is not None or _MIDI_CHANNEL.value is not None or _ALL_TRACKS.value
+    if chosen:
+        pieces = [read_midi(path, _TRACK.value, _MIDI_CHANNEL.value, _ALL_TRACKS.value) for path in _MIDI.value]
+        instrument = load(_INSTRUMENT.value)
+    else:
+        files = [read_parts(path) for path in _MIDI.value]
+        instrument = load(_INSTRUMENT.value)
+        pieces = [_fitting(path, parts, instrument) for path, parts in zip(_MIDI.value, files)]
     sample_rate = _SAMPLE_RATE.value or instrument.sample_rate
-    seconds = sum(voice.duration + TAIL_SECONDS for voice in voices)
+    seconds = sum(piece.duration + TAIL_SECONDS for piece in pieces)
     with tqdm(total=round(seconds), desc="Rendering", unit=" s", disable=None) as progress:
-        for voice, output in zip(voices, outputs):
-            blocks = instrument.render_blocks(voice, styles, sample_rate)
+        for piece, output in zip(pieces, outputs):
+            blocks = instrument.render_blocks(piece, styles, sample_rate)
             write_audio(output, _counted(blocks, sample_rate, progress), sample_rate)
             tqdm.write(str(output))
+
+
+def _fitting(path: str, parts: list[Part], instrument: Instrument) -> Piece:
+    """What plays of a file where nothing was chosen; tells where that is a choice."""
+    from neural_midi_synth.midi.standard_midi_file import best_part
+
+    part = best_part(parts, *instrument.pitch_range)
+    if len(parts) > 1:
+        print(
+            f"{path}: {part.title} plays, which fits best of {len(parts)} instruments. Choose another with --track or "
+            "--midi_channel, or play all of them with --all_tracks.",
+            file=sys.stderr,
+        )
+    return part.piece
 
 
 def _counted(blocks: Iterable[np.ndarray], sample_rate: int, progress: tqdm) -> Iterator[np.ndarray]:

@@ -184,12 +184,11 @@ class Instrument(tf.keras.Model):
         voices = _voices(features)
         batch = tf.shape(features["notes"])[0]
         state = self.initial_state(batch, voices, features.get("first_sample", 0))
-        rows = [features[name] for name in COLUMNS]
+        rows = [tf.reshape(features[name], [batch * voices, -1, columns]) for name, columns in COLUMNS.items()]
         audible = None
         if voices > 1:
             have_notes = tf.reduce_any(has_length(features["notes"]), axis=2) | (tf.range(voices) == 0)
             audible = tf.reshape(tf.cast(have_notes, tf.float32), [-1])
-            rows = [tf.reshape(each, [batch * voices, -1, each.shape[-1]]) for each in rows]
         parameters, _ = self._decode(self.controls(*rows, self.frames_for(n_samples)), state)
         return parameters, state["processor_group"], audible
 

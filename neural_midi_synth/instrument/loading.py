@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import pathlib
 import threading
@@ -54,17 +53,13 @@ def configure(
     Raises:
         DataError: A file or a binding that gin does not take.
     """
-    logging.disable(logging.ERROR)  # gin logs an error for each place it looks for an included file in vain.
     try:
         with gin.unlock_config():
             gin.clear_config()
-            gin.parse_config_files_and_bindings(
-                [str(path) for path in gin_files], list(gin_params), skip_unknown=skip_unknown
-            )
+            texts = [configs.read(path) for path in gin_files]
+            gin.parse_config_files_and_bindings([], [*texts, *gin_params], skip_unknown=skip_unknown)
     except (ValueError, TypeError, SyntaxError, OSError, LookupError, AttributeError, ImportError) as error:
         raise DataError(f"gin: {_first_line(error)}") from error
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def build(debug: bool = False) -> Instrument:

@@ -122,7 +122,7 @@ class ProcessorGroup(ddsp.processors.ProcessorGroup):
             parameters = {} if keeps_nothing else processor.parameters
             arguments = inspect.signature(processor.get_controls).parameters
             signal_lags = set()
-            for key, argument in zip(keys, arguments):
+            for key, argument in zip((key.removeprefix("inputs/") for key in keys), arguments):
                 if argument in parameters and "/" not in key:
                     if name not in self._of_voices:
                         raise ValueError(

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from neural_midi_synth.midi.notes import Voice, write_midi
+from neural_midi_synth.midi.pieces import Voice
+from neural_midi_synth.midi.standard_midi_file import write_midi
 
 COMMANDS = ("train", "render", "evaluate")
 

@@ -7,9 +7,10 @@ import pytest
 
 import neural_midi_synth as nms
 from neural_midi_synth.commands import render
-from neural_midi_synth.files.audio import AUDIO_SUFFIXES, read_audio
 from neural_midi_synth.errors import DataError
-from neural_midi_synth.midi.notes import Voice, write_midi
+from neural_midi_synth.files.audio import AUDIO_SUFFIXES, read_audio
+from neural_midi_synth.midi.pieces import Voice
+from neural_midi_synth.midi.standard_midi_file import write_midi
 
 SAMPLE_RATE = 16000
 NOTES = np.array([[0.0, 0.4, 45, 100], [0.5, 0.9, 52, 60], [0.9, 1.3, 57, 127]])

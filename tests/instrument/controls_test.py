@@ -182,7 +182,7 @@ def test_order_of_rows_at_different_times_is_of_no_matter(rate_and_voices, rando
 def test_a_score_gives_a_block_all_that_matters_to_it(rate_and_voices, lengths, first_frame):
     frame_rate, voices = rate_and_voices
     rows = _batched(voices)
-    score = Score({name: each.numpy()[0] for name, each in zip(N_COLUMNS, rows)}, frame_rate)
+    score = Score([{name: each.numpy()[0] for name, each in zip(N_COLUMNS, rows)}], frame_rate)
     whole = _controls(frame_rate)(*rows, sum(lengths), first_frame)
     for length in lengths:
         block = _controls(frame_rate)(

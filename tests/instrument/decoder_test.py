@@ -107,7 +107,7 @@ def _channels(batch, n_frames):
 @pytest.mark.parametrize("stride", [1, 2, 4])
 @pytest.mark.parametrize("mlp_per_channel", [True, False])
 def test_decoded_blocks_equal_the_whole(stride, mlp_per_channel):
-    decoder = _decoder(stride, mlp_per_channel=mlp_per_channel, octaves={"f0_midi": 3})
+    decoder = _decoder(stride, mlp_per_channel=mlp_per_channel, fourier_features={"f0_midi": 3})
     n_frames = 12 * stride
     inputs, state = _channels(2, n_frames), decoder.initial_state(2)
     whole, whole_state = decoder(inputs, state=state)
@@ -126,7 +126,7 @@ def test_decoded_blocks_equal_the_whole(stride, mlp_per_channel):
 
 @pytest.mark.parametrize("n_values", [1, 5, 1000])
 def test_values_that_repeat_are_computed_once_with_the_same_result(n_values):
-    decoder = _decoder(octaves={"f0_midi": 3})
+    decoder = _decoder(fourier_features={"f0_midi": 3})
     inputs = {channel: tf.round(n_values * value) / n_values for channel, value in _channels(3, 24).items()}
     initial = decoder.initial_state(3)
     results = []
@@ -189,16 +189,16 @@ def test_every_channel_is_heard_and_every_weight_learns():
     assert all(np.any(gradient) for gradient in gradients)
 
 
-def test_octaves_tell_near_values_apart():
-    decoder = _decoder(mlp_per_channel=False, octaves={"f0_midi": 5, "cc_55": 2})
+def test_fourier_features_tell_near_values_apart():
+    decoder = _decoder(mlp_per_channel=False, fourier_features={"f0_midi": 5, "cc_55": 2})
     decoder(_channels(1, 1), state=decoder.initial_state(1))
     first_kernel = decoder.trainable_variables[0]
     assert first_kernel.shape == (len(CHANNELS) + 2 * 5 + 2 * 2, 16)
     value = tf.constant([[[0.3]]])
     expected = [0.3]
     expected += [math.sin(math.pi * 2**i * 0.3) for i in range(5)] + [math.cos(math.pi * 2**i * 0.3) for i in range(5)]
-    np.testing.assert_allclose(decoder._expanded("f0_midi", value)[0, 0], expected, atol=1e-5)
-    np.testing.assert_array_equal(decoder._expanded("velocity", value), value)
+    np.testing.assert_allclose(decoder._with_fourier_features("f0_midi", value)[0, 0], expected, atol=1e-5)
+    np.testing.assert_array_equal(decoder._with_fourier_features("velocity", value), value)
 
 
 def test_channels_are_scaled_to_what_a_network_sees():

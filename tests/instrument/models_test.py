@@ -8,18 +8,18 @@ import pytest
 import neural_midi_synth as nms
 from neural_midi_synth import configs
 from neural_midi_synth.instrument import loading
-from neural_midi_synth.midi.notes import Voice
+from neural_midi_synth.midi.pieces import Voice
 
 SMALL = ("Decoder.units = 16", "Decoder.rnn_units = 16", "nms.train.batch_size = 1", "nms.train.clip_seconds = 0.5")
 
 
 @pytest.mark.parametrize("name", ["", "_48k"])
 def test_a_live_guitar_needs_no_future(name):
-    instrument.configure([configs.find(f"models/guitar_live{name}.gin")], skip_unknown=True)
-    live = instrument.build()
+    loading.configure([configs.find(f"models/guitar_live{name}.gin")], skip_unknown=True)
+    live = loading.build()
     assert live.controls.needs_future == ()
-    instrument.configure([configs.find(f"models/guitar{name}.gin")], skip_unknown=True)
-    default = instrument.build()
+    loading.configure([configs.find(f"models/guitar{name}.gin")], skip_unknown=True)
+    default = loading.build()
     assert set(default.controls.channels) - set(live.controls.channels) == {"distance_to_offset"}
     assert live.decoder.channels == live.controls.channels
     assert (live.sample_rate, live.styles) == (default.sample_rate, default.styles)
@@ -40,8 +40,8 @@ def test_the_same_takes_train_an_instrument_at_48_khz(write_take, run_command, t
     assert audio.shape == (48_001,)
     assert np.all(np.isfinite(audio)) and np.any(audio)
     # Its frames are those of the default, and its room rings as long.
-    instrument.configure([configs.find("models/guitar.gin")], skip_unknown=True)
-    default = instrument.build()
+    loading.configure([configs.find("models/guitar.gin")], skip_unknown=True)
+    default = loading.build()
     assert default.frame_rate == played.frame_rate
     seconds = [each.processor_group.reverb._reverb_length / each.sample_rate for each in (default, played)]
     assert seconds[0] == pytest.approx(seconds[1])

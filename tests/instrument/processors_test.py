@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from neural_midi_synth.instrument import processors
-from neural_midi_synth.instrument.processors import FilteredNoise, Harmonic, ProcessorGroup, Reverb
+from neural_midi_synth.instrument import harmonic as harmonic_lib
+from neural_midi_synth.instrument import noise as noise_lib
+from neural_midi_synth.instrument.harmonic import Harmonic
+from neural_midi_synth.instrument.noise import FilteredNoise
+from neural_midi_synth.instrument.processors import ProcessorGroup
+from neural_midi_synth.instrument.reverb import Reverb
 
 SAMPLE_RATE = 16000
 HOP = 64
@@ -175,7 +179,7 @@ def test_harmonics_compiled_by_xla_are_the_others(n_harmonics):
         return signal, *tape.gradient(loss, inputs)
 
     def for_xla(*inputs):
-        with processors.for_xla():
+        with harmonic_lib.for_xla():
             return signal_and_gradients(*inputs)
 
     # The polynomial is a sine to 3e-7, and its slope to a few times that for each of up to 100 harmonics.
@@ -202,7 +206,7 @@ def test_f0_learns_the_pitch_of_a_recording():
 def test_exp_sigmoid_is_that_of_ddsp():
     x = tf.constant(np.linspace(-30.0, 30.0, 601), tf.float32)
     values = []
-    for scale in (processors.exp_sigmoid, ddsp.core.exp_sigmoid):
+    for scale in (harmonic_lib.exp_sigmoid, ddsp.core.exp_sigmoid):
         with tf.GradientTape() as tape:
             tape.watch(x)
             y = scale(x)
@@ -266,7 +270,7 @@ def test_noise_is_filtered_as_in_ddsp(hop, n_bands, window_size):
     n_frames = 30
     filtered_noise = FilteredNoise(hop, n_bands, window_size, seed=3)
     controls = filtered_noise.get_controls(*_outputs_of_a_network(n_frames, n_bands, batch=2))
-    noise = processors._white_noise(tf.range(n_frames * hop, dtype=tf.int64), 3)
+    noise = noise_lib.white_noise(tf.range(n_frames * hop, dtype=tf.int64), 3)
     expected = ddsp.core.frequency_filter(
         tf.tile(noise[tf.newaxis], [2, 1]), controls["magnitudes"], window_size=window_size
     )
@@ -283,7 +287,7 @@ def test_a_filter_longer_than_the_latency_is_refused():
 
 def test_white_noise_is_white():
     n = 2**18
-    noise = processors._white_noise(tf.range(n, dtype=tf.int64), 0).numpy().astype(np.float64)
+    noise = noise_lib.white_noise(tf.range(n, dtype=tf.int64), 0).numpy().astype(np.float64)
     assert np.all((noise >= -1.0) & (noise < 1.0))
     # Five standard errors of the mean, of the variance of a uniform distribution, and of a correlation.
     assert abs(np.mean(noise)) < 5.0 * np.sqrt(1.0 / 3.0 / n)
@@ -300,7 +304,7 @@ def test_white_noise_is_white():
 
 def test_white_noise_depends_on_seed_and_sample_alone():
     def noise(first, n, seed=0):
-        return processors._white_noise(first + tf.range(n, dtype=tf.int64), seed).numpy()
+        return noise_lib.white_noise(first + tf.range(n, dtype=tf.int64), seed).numpy()
 
     np.testing.assert_array_equal(noise(0, 1000)[123:456], noise(123, 333))
     far = 5 * 3600 * 48000
@@ -420,21 +424,22 @@ def test_reverb_takes_a_step_of_one_sample():
 N_OUTPUTS = {"amplitudes": 1, "distribution": 20, "fifth_distribution": 12, "magnitudes": 33}
 
 
+def _voices():
+    return [
+        (Harmonic(SAMPLE_RATE, HOP, 20, name="harmonic"), ["amplitudes", "distribution", "f0_hz"]),
+        (
+            Harmonic(SAMPLE_RATE, HOP, 12, f0_ratio=1.5, name="fifth"),
+            ["amplitudes", "fifth_distribution", "inputs/f0_hz"],
+        ),
+        (FilteredNoise(HOP, 33, initial_bias=-1.0), ["magnitudes"]),
+        (ddsp.processors.Add(name="tones"), ["harmonic/signal", "fifth/signal"]),
+        (ddsp.processors.Add(name="dry"), ["tones/signal", "filtered_noise/signal"]),
+    ]
+
+
 @pytest.fixture(scope="module")
 def group():
-    group = ProcessorGroup(
-        [
-            (Harmonic(SAMPLE_RATE, HOP, 20, name="harmonic"), ["amplitudes", "distribution", "f0_hz"]),
-            (
-                Harmonic(SAMPLE_RATE, HOP, 12, f0_ratio=1.5, name="fifth"),
-                ["amplitudes", "fifth_distribution", "inputs/f0_hz"],
-            ),
-            (FilteredNoise(HOP, 33, initial_bias=-1.0), ["magnitudes"]),
-            (ddsp.processors.Add(name="tones"), ["harmonic/signal", "fifth/signal"]),
-            (ddsp.processors.Add(name="dry"), ["tones/signal", "filtered_noise/signal"]),
-            (Reverb(700), ["dry/signal"]),
-        ]
-    )
+    group = ProcessorGroup(_voices(), [(Reverb(700), ["dry/signal"])])
     group.reverb.build(None)
     group.reverb._ir.assign(0.1 * np.random.default_rng(2).normal(size=700))
     return group
@@ -496,3 +501,116 @@ def test_every_parameter_of_a_group_has_a_gradient(group):
     for name, gradient in tape.gradient(loss, network).items():
         assert np.all(np.isfinite(gradient)), name
         assert np.any(gradient), name
+
+
+def test_the_heads_of_a_decoder_follow_from_what_processors_take(group):
+    assert group.heads == {**N_OUTPUTS}
+    assert list(group.heads) == list(N_OUTPUTS)  # The order in which they share one layer.
+    assert group.lag == 1
+
+
+def test_one_list_of_nodes_is_cut_at_the_reverb():
+    group = ProcessorGroup(dag=[*_voices(), (Reverb(700), ["dry/signal"])])
+    state = group.initial_state(2, 3)
+    assert state["reverb"]["ringing"].shape[0] == 2
+    assert state["harmonic"]["phase"].shape[0] == 6
+
+
+def test_the_bus_gets_the_sum_of_the_audible_voices(group):
+    inputs = _group_inputs(20, 6)
+    audible = tf.constant([1.0, 1.0, 0.0, 1.0, 0.0, 1.0])
+    outputs, state = group.step(inputs, group.initial_state(2, 3), 3, audible)
+    dry = outputs["dry"]["signal"].numpy() * audible.numpy()[:, np.newaxis]
+    mixed = dry.reshape([2, 3, -1]).sum(axis=1)
+    np.testing.assert_allclose(outputs["reverb"]["controls"]["audio"], mixed, atol=1e-5)
+    alone, _ = group.reverb.step({"audio": mixed, "ir": group.reverb.impulse_response()}, group.reverb.initial_state(2))
+    np.testing.assert_allclose(outputs["out"]["signal"], alone, atol=1e-5)
+    assert state["reverb"]["ringing"].shape[0] == 2
+
+
+def test_without_a_bus_the_sum_of_the_voices_is_the_sound():
+    group = ProcessorGroup([(FilteredNoise(HOP, 33, initial_bias=-1.0), ["magnitudes"])])
+    inputs = {"magnitudes": tf.zeros([4, 10, 33])}
+    outputs, _ = group.step(inputs, group.initial_state(2, 2), 2)
+    expected = outputs["filtered_noise"]["signal"].numpy().reshape([2, 2, -1]).sum(axis=1)
+    np.testing.assert_allclose(outputs["out"]["signal"], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("voices", [2, 4, 16])
+def test_noise_of_voices_adds_up_as_that_of_different_sources_does(voices):
+    group = ProcessorGroup([(FilteredNoise(HOP, 33, initial_bias=0.0), ["magnitudes"])])
+
+    def level(voices):
+        inputs = {"magnitudes": tf.zeros([voices, 2000, 33])}
+        outputs, _ = group.step(inputs, group.initial_state(1, voices), voices)
+        return 10.0 * np.log10(np.mean(outputs["out"]["signal"].numpy()[:, HOP:] ** 2))
+
+    # 3 dB for each doubling, where one noise twice as loud would be 6 dB; powers of so many samples scatter by 0.1 dB.
+    assert level(voices) - level(1) == pytest.approx(10.0 * np.log10(voices), abs=0.2)
+
+
+def test_the_first_voice_has_the_noise_of_one_voice_wherever_it_begins():
+    group = ProcessorGroup([(FilteredNoise(HOP, 33, initial_bias=0.0), ["magnitudes"])])
+    samples = {voices: group.initial_state(2, voices, [7, 9])["filtered_noise"]["sample"] for voices in (1, 3)}
+    np.testing.assert_array_equal(samples[1], [7, 9])
+    np.testing.assert_array_equal(samples[3][::3], [7, 9])
+    assert len(set(samples[3].numpy())) == 6
+
+
+class _Late(ddsp.processors.Processor):
+    """A processor of a researcher's: it keeps the protocol, and is two hops late."""
+
+    parameters = {"loudness": 1}
+    lag = 2
+
+    def get_controls(self, loudness, signal):
+        return {"loudness": loudness, "signal": signal}
+
+    def initial_state(self, batch, first_sample=0):
+        return {}
+
+    def step(self, controls, state):
+        return controls["signal"], state
+
+
+@pytest.mark.parametrize(
+    ("voices", "bus", "message"),
+    [
+        ([], [], "name at least one processor"),
+        (_voices, [(ddsp.effects.Reverb(reverb_length=100), ["dry/signal"])], "'reverb' .* has no state to go from"),
+        ([(ddsp.synths.Harmonic(name="stock"), ["amplitudes", "distribution", "f0_hz"])], [], "'stock' .*ddsp.synths"),
+        ([(Harmonic(SAMPLE_RATE, HOP, 20), ["amplitudes", "distribution", "pitch"])], [], "'pitch' as f0_hz, which is"),
+        ([(Reverb(100), ["dry/signal"])], [], "'dry/signal', but no processor before it has it"),
+        (
+            _voices,
+            [(FilteredNoise(HOP, 33, name="room"), ["magnitudes"])],
+            "'room' is on the bus and takes the network",
+        ),
+        (
+            [
+                (FilteredNoise(HOP, 33, name="one"), ["magnitudes"]),
+                (FilteredNoise(HOP, 17, name="two"), ["magnitudes"]),
+            ],
+            [],
+            "'two' takes 17 values of 'magnitudes', another processor 33",
+        ),
+        (
+            lambda: [
+                *_voices(),
+                (_Late(name="late"), ["loudness", "harmonic/signal"]),
+                (ddsp.processors.Add(name="both"), ["late/signal", "fifth/signal"]),
+            ],
+            [],
+            "'both' takes signals that are 1 and 3 hops late",
+        ),
+    ],
+)
+def test_what_would_play_wrongly_is_refused_in_a_sentence(voices, bus, message):
+    with pytest.raises(ValueError, match=f"ProcessorGroup.*{message}"):
+        ProcessorGroup(voices() if callable(voices) else voices, bus)
+
+
+def test_a_processor_that_keeps_the_protocol_is_wired():
+    group = ProcessorGroup([*_voices(), (_Late(name="late"), ["loudness", "dry/signal"])])
+    assert group.heads == {**N_OUTPUTS, "loudness": 1}
+    assert group.lag == 3

@@ -7,9 +7,10 @@ import pytest
 import tensorflow as tf
 
 from neural_midi_synth import configs
-from neural_midi_synth.instrument import loading
 from neural_midi_synth.errors import DataError
-from neural_midi_synth.midi.notes import Voice, read_midi, write_midi
+from neural_midi_synth.instrument import loading
+from neural_midi_synth.midi.pieces import Voice
+from neural_midi_synth.midi.standard_midi_file import read_midi, write_midi
 from neural_midi_synth.playing.stream import Stream
 
 SMALL = [
@@ -32,8 +33,8 @@ PROMISED = 1e-4
 def _build(model, *bindings):
     """A small instrument of the model, with random weights that can be heard and a room that rings."""
     tf.random.set_seed(0)
-    instrument.configure([configs.find(f"models/{model}.gin")], [*SMALL, *bindings], skip_unknown=True)
-    built = instrument.build()
+    loading.configure([configs.find(f"models/{model}.gin")], [*SMALL, *bindings], skip_unknown=True)
+    built = loading.build()
     reverb = built.processor_group.reverb
     length = reverb._ir.shape[0]
     response = np.random.default_rng(0).normal(size=length) * np.exp(-np.arange(length) / 300.0)
