@@ -8,9 +8,10 @@ import numpy as np
 import tensorflow as tf
 
 from neural_midi_synth import configs
+from neural_midi_synth.instrument.controls import frame_of
 from neural_midi_synth.instrument.instrument import Instrument
 from neural_midi_synth.instrument.loading import build, configure
-from neural_midi_synth.midi.notes import Voice
+from neural_midi_synth.midi.pieces import Voice
 
 
 def built(config: str, bindings: Sequence[str]) -> Instrument:
@@ -42,11 +43,11 @@ def events(voice: Voice, frame_rate: int) -> list[tuple[int, str, tuple[float, .
     timed += [(offset, "note_off", (pitch,)) for _, offset, pitch, _ in voice.notes]
     timed += [(at, "control_change", (number, value)) for at, number, value in voice.control_changes]
     timed += [(at, "pitch_bend", (semitones,)) for at, semitones in voice.pitch_bends]
-    return sorted((round(at * frame_rate), kind, values) for at, kind, values in timed)
+    return sorted((frame_of(at, frame_rate), kind, values) for at, kind, values in timed)
 
 
 def training_features(batch: int, n_samples: int, sample_rate: int) -> dict[str, tf.Tensor]:
-    """A batch as the data set gives it: noise for the recordings, since what is heard costs nothing."""
+    """A batch as the data set gives it: noise for the recordings, whose sound makes no difference."""
     voices = [voice(n_samples / sample_rate, seed) for seed in range(batch)]
     features = {
         name: tf.constant(np.stack([getattr(each, name) for each in voices]), tf.float32)

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from neural_midi_synth.instrument.decoder import on_gpu
-from neural_midi_synth.instrument.processors import for_xla
+from neural_midi_synth.instrument.harmonic import for_xla
+from neural_midi_synth.instrument.recurrent import on_gpu
 
 SAME = 1e-4  # of the peak: how near ours must come to stock.
 _MIN_REPEATS, _MAX_REPEATS = 3, 25

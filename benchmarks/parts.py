@@ -15,9 +15,11 @@ import stock
 import tensorflow as tf
 from rows import HOP, SAMPLE_RATE, Row, Sizes
 
-from neural_midi_synth.instrument import processors
+from neural_midi_synth.instrument.harmonic import Harmonic
 from neural_midi_synth.instrument.instrument import Instrument
 from neural_midi_synth.instrument.losses import SpectralLoss
+from neural_midi_synth.instrument.noise import white_noise
+from neural_midi_synth.instrument.processors import ProcessorGroup
 
 # Later on stock is not exact to 1e-4: it adds up the phase of each harmonic in float32.
 _EXACT_FRAMES = 1
@@ -144,7 +146,7 @@ class Parts:
         magnitudes = 10.0 + self._parameters["magnitudes"]
         # Stock's own noise is another one each time: here it filters ours.
         samples = tf.range(self._n_samples, dtype=tf.int64)
-        white = processors._white_noise(tf.tile(samples[tf.newaxis], [self._sizes.batch, 1]), ours.seed)
+        white = white_noise(tf.tile(samples[tf.newaxis], [self._sizes.batch, 1]), ours.seed)
 
         def filtered(magnitudes: tf.Tensor) -> tf.Tensor:
             return ddsp.core.frequency_filter(white, theirs.get_controls(magnitudes)["magnitudes"], window_size=0)
@@ -173,7 +175,7 @@ class Parts:
             play,
             list(self._parameters.values()),
             variables=group.trainable_variables,
-            as_trained=isinstance(group, processors.ProcessorGroup),
+            as_trained=isinstance(group, ProcessorGroup),
         )
 
     def _group(self) -> list[Row]:
@@ -232,7 +234,7 @@ class Parts:
     # The whole.
 
     def _training_step(self) -> list[Row]:
-        import neural_midi_synth.training  # noqa: F401  (gin reads of it how an instrument is trained)
+        import neural_midi_synth.training.loop  # noqa: F401  (gin reads of it how an instrument is trained)
 
         ours, theirs = self._ours, self._stock
         played = [tf.function(ours)(self._features), tf.function(theirs)(self._stock_features)]
@@ -293,7 +295,7 @@ class Parts:
     def _cost(self, seconds: float, n_harmonics: int, sample_rate: int) -> tuple[float, float]:
         hop, batch, n_frames = sample_rate // 250, 2, round(250 * seconds)
         network = [tf.random.normal([batch, n_frames, n]) for n in (1, n_harmonics)]
-        ours = processors.Harmonic(sample_rate, hop, n_harmonics)
+        ours = Harmonic(sample_rate, hop, n_harmonics)
         theirs = ddsp.synths.Harmonic(n_frames * hop, sample_rate)
         f0_hz = [tf.fill([batch, n_frames, 1], 70.0)]
         calls = self._gradients((ours, theirs), network, f0_hz)

@@ -76,7 +76,7 @@ class Playing:
 
     def _measure_rendering(self, config: str, seconds: float) -> dict[str, float]:
         render = self._render_call(config, seconds)
-        render(2.0 * RENDER_BLOCK_SECONDS)  # Traces the graph.
+        render(2.0 * BLOCK_SECONDS)  # Traces the graph.
         return {"seconds": measuring.median_time(render, 3 if seconds <= 360.0 else 1)}
 
     def _stream(self) -> list[Row]:
@@ -94,7 +94,7 @@ class Playing:
 
     def _live(self) -> Stream:
         live = material.built("guitar_live", self._sizes.bindings)
-        return Stream(live, round(_BLOCK_SECONDS * live.frame_rate))
+        return Stream(live, round(_BLOCK_SECONDS * live.frame_rate), voices=1)
 
     def _measure_stream(self) -> dict[str, float]:
         stream = self._live()
@@ -134,8 +134,8 @@ class Playing:
         return [Row("data set, the demo guitar's takes", seconds, audio=audio)]
 
     def _steps(self) -> list[Row]:
-        from neural_midi_synth.training import loop as training
         from neural_midi_synth.data_prep import midi_audio
+        from neural_midi_synth.training.batches import training_batches
 
         instrument = material.built("guitar", self._sizes.bindings)
         batch, clip_seconds = (gin.query_parameter(f"nms.train.{name}") for name in ("batch_size", "clip_seconds"))
@@ -146,7 +146,7 @@ class Playing:
             instrument.compile(optimizer=tf.keras.optimizers.Adam(2e-3, global_clipnorm=1.0))
             ends: list[float] = []
             tell = tf.keras.callbacks.LambdaCallback(on_train_batch_end=lambda *_: ends.append(time.perf_counter()))
-            batches = training.training_batches(builder, batch, clip, SAMPLE_RATE, seed=0, first_step=0)
+            batches = training_batches(builder, batch, clip, seed=0, first_step=0)
             instrument.fit(batches, steps_per_epoch=steps, epochs=1, callbacks=[tell], verbose=0)
         times = np.diff(ends)
         return [
