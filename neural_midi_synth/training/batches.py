@@ -120,9 +120,7 @@ def training_batches(
         number = tf.random.experimental.index_shuffle(
             within_epoch, seed=[tf.cast(seed, tf.int64), epoch], max_index=tf.constant(len(records) - 1, tf.int64)
         )
-        example = features.deserialize_example(
-            tf.ensure_shape(tf.numpy_function(records.__getitem__, [number], tf.string), [])
-        )
+        example = features.deserialize_example(records.read(number))
         random = tf.random.stateless_uniform([2], [tf.cast(seed, tf.int64), place], maxval=2**30, dtype=tf.int32)
         begin = random[0] % (example["n_samples"] - clip_samples + 1)
         events = _events(example, n_voices(builder), tf.cast(begin, tf.float32) / sample_rate)

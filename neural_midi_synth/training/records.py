@@ -6,6 +6,7 @@ import os
 import struct
 
 import numpy as np
+import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from neural_midi_synth.errors import DataError
@@ -14,13 +15,14 @@ from neural_midi_synth.errors import DataError
 # the content, and its checksum (4 bytes).
 _HEADER_BYTES = 12
 _FOOTER_BYTES = 4
+_SCALAR_STRING = {"output_types": [tf.string], "output_shapes": [[]]}
 
 
 class Records:
-    """The serialized examples of a split, read from its TFRecord files one by one.
+    """The serialized examples of a split, each read from its TFRecord file when it is asked for.
 
-    Only where each one lies is held; the files are mapped, so the operating system keeps of them in memory what it has
-    room for. Reading is safe from several threads.
+    Only where each one lies is held; the operating system keeps of the files in memory what it has room for. All is
+    done by TensorFlow, since threads of tf.data that wait for Python can keep a program from ending.
     """
 
     def __init__(self, builder: tfds.core.DatasetBuilder, split: str) -> None:
@@ -39,35 +41,53 @@ class Records:
                 "Build it without --file_format."
             )
         info = builder.info.splits[split]
+        paths = [os.fspath(path) for path in info.filepaths]
         try:
-            self._files = [np.memmap(os.fspath(path), np.uint8, "r") for path in info.filepaths]
-        except (OSError, ValueError) as error:
-            raise DataError(f"{builder.data_dir}: can't be read ({error}). Build it anew on a local disk.") from error
-        places = [(number, *place) for number, file in enumerate(self._files) for place in _places(file)]
-        self._places = np.array(places, np.int64).reshape([-1, 3])
-        if len(self) != info.num_examples:
+            places = [(number, offset) for number, path in enumerate(paths) for offset in _offsets(path)]
+        except OSError as error:
             raise DataError(
-                f"{builder.data_dir}: damaged: {len(self)} of {info.num_examples} examples for {split} are there. "
+                f"{builder.data_dir}: can't be read ({error.strerror}). Build it on a local disk."
+            ) from error
+        if len(places) != info.num_examples:
+            raise DataError(
+                f"{builder.data_dir}: damaged: {len(places)} of {info.num_examples} examples for {split} are there. "
                 "Delete this folder and build it anew."
             )
+        self._paths = tf.constant(paths)
+        self._places = tf.constant(np.array(places, np.int64).reshape([-1, 2]))
 
     def __len__(self) -> int:
         return len(self._places)
 
-    def __getitem__(self, number: int) -> bytes:
-        """Returns an example as the data set's features deserialize it."""
-        file, start, end = self._places[number]
-        return self._files[file][start:end].tobytes()
+    def read(self, number: int | tf.Tensor) -> tf.Tensor:
+        """Returns an example, a scalar string as the data set's features deserialize it."""
+        file, offset = tf.unstack(self._places[number])
+        # tf.data.TFRecordDataset does not hand on that its operation can begin anywhere in a file.
+        records = tf.raw_ops.TFRecordDatasetV2(
+            filenames=self._paths[file],
+            compression_type="",
+            buffer_size=tf.constant(0, tf.int64),  # One record is read, at once.
+            byte_offsets=offset,
+        )
+        (record,) = tf.raw_ops.DatasetToSingleElement(
+            dataset=tf.raw_ops.TakeDataset(input_dataset=records, count=tf.constant(1, tf.int64), **_SCALAR_STRING),
+            **_SCALAR_STRING,
+        )
+        return record
 
 
-def _places(file: np.ndarray) -> list[tuple[int, int]]:
-    """Returns where the content of each record of a TFRecord file begins and ends, in bytes."""
-    places = []
-    start = _HEADER_BYTES
-    while start < len(file):
-        (length,) = struct.unpack("<Q", file[start - _HEADER_BYTES : start - _HEADER_BYTES + 8].tobytes())
-        if start + length + _FOOTER_BYTES > len(file):
-            break
-        places.append((start, start + length))
-        start += length + _FOOTER_BYTES + _HEADER_BYTES
-    return places
+def _offsets(path: str) -> list[int]:
+    """Returns where the records of a TFRecord file begin, in bytes."""
+    offsets = []
+    size = os.path.getsize(path)
+    offset = 0
+    with open(path, "rb", buffering=0) as file:
+        while offset + _HEADER_BYTES <= size:
+            file.seek(offset)
+            (length,) = struct.unpack("<Q", file.read(8))
+            end = offset + _HEADER_BYTES + length + _FOOTER_BYTES
+            if end > size:
+                break  # The file is cut short.
+            offsets.append(offset)
+            offset = end
+    return offsets
