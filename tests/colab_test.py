@@ -153,9 +153,9 @@ def test_an_instrument_is_trained_heard_played_exported_and_trained_on(run, writ
 def test_the_tour_shows_and_plays_every_stage_of_the_guitar_that_is_carried(run):
     notebook = run(INSIDE, RIFF_SECONDS=2)
     assert told(notebook, "stderr") == ""
-    # Six stages, three ways to play the riff, and what was drawn.
-    assert len([sound for sound in outputs(notebook, "text/html") if "<audio" in sound]) == 6 + 3 + 1
-    assert len(outputs(notebook, "image/png")) == 11
+    # Six stages, three ways to play the riff, what was drawn, and a chord.
+    assert len([sound for sound in outputs(notebook, "text/html") if "<audio" in sound]) == 6 + 3 + 1 + 1
+    assert len(outputs(notebook, "image/png")) == 12
     off = [float(number) for number in re.findall(r"at most (\S+) off", told(notebook))]
     assert len(off) == 2
     assert max(off) <= 1e-4
