@@ -1,26 +1,38 @@
 """A run that was stopped ends where one left alone ends, whatever stopped it; and what a run leaves is whole."""
 
-import itertools
 import json
 import pathlib
 import re
 import shutil
 import signal
 import socket
+import warnings
 
+import ddsp
+import gin
 import numpy as np
 import pytest
 import tensorflow as tf
-import tensorflow_datasets as tfds
 from tensorflow.core.util import event_pb2
 
 import neural_midi_synth as nms
-from neural_midi_synth.training import loop as training
 from neural_midi_synth.errors import DataError
-from neural_midi_synth.instrument.loading import CONFIG_NAME
+from neural_midi_synth.files.audio import read_audio, write_audio
+from neural_midi_synth.files.locks import LOCK_NAME, only_writer
+from neural_midi_synth.instrument.loading import CONFIG_NAME, configure
+from neural_midi_synth.midi.pieces import Piece
+from neural_midi_synth.midi.standard_midi_file import read_midi, write_midi
+from neural_midi_synth.training.loop import train
 
-SAMPLE_RATE = 16000
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # Of packages that tfds imports; none of them is ours.
+    import tensorflow_datasets as tfds
+
+    from neural_midi_synth.data_prep import midi_audio
+
+TINY_GIN = pathlib.Path(__file__).parents[1] / "tiny_instrument.gin"
 STEPS = 40
+IN_FOLDER = sorted([LOCK_NAME, "best", "data_set.json", "last", "logs", CONFIG_NAME])
 
 
 def state(folder, name="last"):
@@ -34,12 +46,17 @@ def step(folder, name="last"):
     return int(re.search(r"\d+$", tf.train.latest_checkpoint(str(folder / name)))[0])
 
 
-def assert_same_state(folder, other):
+def assert_same_state(folder, other, name="last"):
     """The same operations in the same order on the same machine: not a bit may differ."""
-    one, two = state(folder), state(other)
+    assert step(folder, name) == step(other, name)
+    one, two = state(folder, name), state(other, name)
     assert one.keys() == two.keys()
-    for name in one:
-        np.testing.assert_array_equal(one[name], two[name], err_msg=name)
+    for key in one:
+        np.testing.assert_array_equal(one[key], two[key], err_msg=key)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def builder_of(trained):
@@ -58,7 +75,8 @@ def test_a_killed_run_ends_with_the_weights_of_one_left_alone(trained, start_com
     again = start_command("train", *trained.arguments, "--save_dir", folder).answer()
     assert again.status == 0, again.error
     assert f"Going on from step {reached}, " in again.output
-    assert_same_state(folder, trained.folder)
+    for name in ("last", "best"):
+        assert_same_state(folder, trained.folder, name)
 
 
 @pytest.mark.slow
@@ -75,10 +93,79 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(trained, start_command, run_c
     assert step(folder) < STEPS
     again = run_command("train", *trained.arguments, "--save_dir", folder)
     assert again.status == 0, again.error
-    assert_same_state(folder, trained.folder)
+    for name in ("last", "best"):
+        assert_same_state(folder, trained.folder, name)
     nothing = run_command("train", *trained.arguments, "--save_dir", folder)
     assert nothing.status == 0
     assert "Nothing left to do: give more --steps" in nothing.output
+
+
+class StopAt(tf.keras.callbacks.Callback):
+    """Is Ctrl-C after given steps."""
+
+    def __init__(self, *steps):
+        super().__init__()
+        self._steps = steps
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Stops."""
+        if int(self.model.optimizer.iterations) in self._steps:
+            raise KeyboardInterrupt
+
+
+class KeepLast(tf.keras.callbacks.Callback):
+    """Copies `last/` as it is after a given step."""
+
+    def __init__(self, step, folder, copy):
+        super().__init__()
+        self._step, self._folder, self._copy = step, folder, copy
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Copies."""
+        if int(self.model.optimizer.iterations) == self._step:
+            shutil.copytree(self._folder / "last", self._copy)
+
+
+def configure_tiny(trained, *bindings):
+    """Configures what `trained` was trained with; returns its data set."""
+    configure([trained.arguments[trained.arguments.index("--gin_file") + 1]], bindings)
+    return builder_of(trained)
+
+
+@pytest.mark.slow
+def test_best_is_chosen_from_the_same_states_however_often_a_run_is_stopped(trained, tmp_path):
+    folder = tmp_path / "instrument"
+    builder = configure_tiny(trained)
+    for stop in (3, 13, 30):
+        with pytest.raises(KeyboardInterrupt):
+            train(builder, folder, callbacks=[StopAt(stop)])
+        assert step(folder) == stop
+    train(builder, folder)
+    for name in ("last", "best"):
+        assert_same_state(folder, trained.folder, name)
+
+
+@pytest.mark.slow
+def test_going_on_leaves_the_best_as_it_is_unless_there_is_a_better(trained, tmp_path):
+    folder = tmp_path / "instrument"
+    builder = configure_tiny(trained)
+    train(builder, folder, callbacks=[KeepLast(24, folder, tmp_path / "last")])
+    assert step(folder, "best") > 24
+    best = contents(folder / "best")
+    # The run was killed after it had saved the best and before it could save the last.
+    shutil.rmtree(folder / "last")
+    shutil.copytree(tmp_path / "last", folder / "last")
+    train(builder, folder)
+    assert step(folder) == STEPS
+    assert contents(folder / "best") == best
+    # It goes on for longer, without learning anything.
+    configure_tiny(trained, "nms.train.steps = 56", "nms.train.learning_rate = 0.0")
+    train(builder, folder)
+    assert step(folder) == 56
+    assert contents(folder / "best") == best
+    # And with nothing left to do.
+    train(builder, folder)
+    assert contents(folder / "best") == best
 
 
 def copy_of(trained, tmp_path):
@@ -93,6 +180,78 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(tr
     assert answer.error.splitlines()[-1].startswith(f"nms_train: {folder}: the loss is not a number any more at step ")
     assert "Traceback" not in answer.error
     assert_same_state(folder, trained.folder)
+
+
+@gin.configurable(module="tests")
+class WithoutGradient(ddsp.losses.Loss):
+    """A loss of 1 whose gradient is not a number: 0 times infinity."""
+
+    def call(self, target_audio, audio):
+        """Returns 1."""
+        return 1.0 + tf.reduce_mean(tf.sqrt(0.0 * audio * target_audio))
+
+
+def test_a_gradient_that_is_no_number_stops_the_run_before_anything_is_saved(trained, tmp_path):
+    nothing = {"validation_fraction": 0.0, "test_fraction": 0.0}
+    configure_tiny(trained, "Instrument.spectral_loss = @tests.WithoutGradient()", "nms.train.steps_per_epoch = 1")
+    builder = midi_audio.build(trained.takes, tmp_path / "data", **nothing)
+    folder = tmp_path / "instrument"
+    with pytest.raises(DataError, match=f"^{folder}: the gradient is not a number any more at step 1. "):
+        train(builder, folder)
+    assert tf.train.latest_checkpoint(str(folder / "last")) is None
+    assert tf.train.latest_checkpoint(str(folder / "best")) is None
+
+
+def test_two_trainings_do_not_write_one_folder(trained, run_command, tmp_path):
+    folder = copy_of(trained, tmp_path)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with only_writer(folder):
+        answer = run_command("train", *trained.arguments, "--save_dir", folder, "--steps", "60")
+        assert nms.load(folder).render(trained.takes / "examples" / "riff.mid").any()  # Readers need not wait.
+    assert answer.status == 1
+    assert answer.error.splitlines()[-1].startswith(f"nms_train: {folder}: another training is writing there. ")
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_what_cannot_be_trained_on_leaves_no_folder(trained, tmp_path):
+    folder = tmp_path / "instrument"
+    for binding, examples, message in (
+        ("nms.train.clip_seconds = 1.5", None, "train.clip_seconds is 1.5, but the windows of the data set are 1 s"),
+        ("nms.train.clip_seconds = -1", None, "train.clip_seconds is -1"),
+        ("nms.train.batch_size = 0", None, "train.batch_size is 0. Make it a whole number from 1."),
+        ("nms.train.steps = 4", tmp_path / "none", "none: no such folder. Give a folder of MIDI files"),
+    ):
+        builder = configure_tiny(trained, binding)
+        with pytest.raises(DataError, match=message):
+            train(builder, folder, examples)
+        assert not folder.exists()
+
+
+@pytest.mark.slow
+def test_an_instrument_is_trained_on_voices(write_take, tmp_path):
+    """A take of two strings, whose sound is the sum of two takes, and one of a single string."""
+    samples, voices = [], []
+    for i in range(2):
+        write_take(tmp_path / f"{i}.wav", seconds=8.0, seed=i)
+        samples.append(read_audio(tmp_path / f"{i}.wav")[0])
+        voices += read_midi(tmp_path / f"{i}.mid").voices
+    takes = tmp_path / "takes"
+    write_take(takes / "one.wav", seconds=8.0, seed=3)
+    write_audio(takes / "two.wav", sum(samples), 16000)
+    write_midi(Piece(tuple(voices)), takes / "two.mid")
+    configure([TINY_GIN], ["MidiAudioConfig.voices = 6", "nms.train.steps = 16"])
+    builder = midi_audio.build(takes, tmp_path / "data")
+    assert builder.info.metadata["voices"] == 2
+    losses = []
+    watch = tf.keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: losses.append((epoch, logs["val_loss"])))
+    train(builder, tmp_path / "instrument", callbacks=[watch])
+    assert [epoch for epoch, _ in losses] == [0, 1]
+    assert losses[1][1] < losses[0][1] < np.inf
+    facts = json.loads((tmp_path / "instrument" / "data_set.json").read_text())
+    pitches = np.concatenate([voice.notes[:, 2] for voice in voices])
+    assert facts["pitch"]["minimum"] <= pitches.min() and facts["pitch"]["maximum"] >= pitches.max()
+    played = nms.load(tmp_path / "instrument").render(takes / "two.mid")
+    assert np.isfinite(played).all() and played.any()
 
 
 def test_a_run_by_the_clock_stops_in_time_for_good(trained, run_command, tmp_path):
@@ -124,58 +283,13 @@ def test_where_nothing_is_held_out_the_training_loss_chooses_the_best(trained, r
     assert not (tmp_path / "report").exists()
 
 
-@pytest.mark.parametrize("first_step", [1, 17, 40])
-def test_a_batch_is_the_same_wherever_the_run_began(trained, first_step):
-    builder = builder_of(trained)
-    per_epoch = builder.info.splits["train"].num_examples / 2
-    assert first_step == 1 or first_step > per_epoch - 4  # Beyond an epoch's end, and just before one.
-    batches = [
-        training.training_batches(builder, 2, SAMPLE_RATE // 2, SAMPLE_RATE, seed=3, first_step=first)
-        for first in (0, first_step)
-    ]
-    for one, two in itertools.islice(zip(batches[0].skip(first_step), batches[1]), 5):
-        assert one.keys() == two.keys()
-        for name in one:
-            np.testing.assert_array_equal(one[name], two[name])
-
-
-def test_an_epoch_has_every_example_once_in_an_order_of_its_own(trained):
-    builder = builder_of(trained)
-    n_examples = builder.info.splits["train"].num_examples
-    clips = training.training_batches(builder, 1, SAMPLE_RATE, SAMPLE_RATE, seed=0, first_step=0)  # Whole windows.
-    sounds = [clip["audio"].numpy().tobytes() for clip in clips.take(2 * n_examples)]
-    first, second = sounds[:n_examples], sounds[n_examples:]
-    assert set(first) == set(second)
-    assert len(set(first)) == n_examples
-    assert first != second
-
-
-def test_a_clip_has_the_sound_and_the_events_of_its_place(trained):
-    builder = builder_of(trained)
-    n_samples = SAMPLE_RATE // 2
-    windows = list(tfds.as_numpy(builder.as_dataset("train")))
-    clips = training.training_batches(builder, 1, n_samples, SAMPLE_RATE, seed=0, first_step=0)
-    for clip in itertools.islice(clips.as_numpy_iterator(), 8):
-        audio, notes = clip["audio"][0], clip["notes"][0]
-        # Windows overlap, so the same sound is in two of them, with other notes around it.
-        places = [
-            (window["notes"], begin)
-            for window in windows
-            for begin in np.flatnonzero(window["audio"][: n_samples + 1] == audio[0])
-            if np.array_equal(window["audio"][begin : begin + n_samples], audio)
-        ]
-        moved = [expected - [begin / SAMPLE_RATE, begin / SAMPLE_RATE, 0, 0] for expected, begin in places]
-        # Times of a window are below 2 s here, where float32 keeps 1e-7 s.
-        assert any(each.shape == notes.shape and np.allclose(each, notes, rtol=0, atol=1e-6) for each in moved)
-
-
 def test_the_instrument_tells_what_it_was_trained_on(trained):
     facts = json.loads((trained.folder / "data_set.json").read_text())
     assert facts["takes"] == ["one", "two"]
-    voices = [nms.read_midi(trained.takes / f"{take}.mid") for take in facts["takes"]]
+    pieces = [nms.read_midi(trained.takes / f"{take}.mid") for take in facts["takes"]]
     # Some notes are held out.
     for name, column in (("pitch", 2), ("velocity", 3)):
-        played = np.concatenate([voice.notes[:, column] for voice in voices])
+        played = np.concatenate([piece.notes[:, column] for piece in pieces])
         low, high = facts[name]["minimum"], facts[name]["maximum"]
         assert played.min() <= low < high <= played.max()
         assert {low, high} <= set(played)
@@ -188,13 +302,7 @@ def test_the_instrument_tells_what_it_was_trained_on(trained):
 def test_best_and_last_are_kept_and_the_configuration_alone_rebuilds_the_instrument(trained):
     assert step(trained.folder, "last") == STEPS
     assert 0 < step(trained.folder, "best") <= STEPS
-    assert sorted(path.name for path in trained.folder.iterdir()) == [
-        "best",
-        "data_set.json",
-        "last",
-        "logs",
-        CONFIG_NAME,
-    ]
+    assert sorted(path.name for path in trained.folder.iterdir()) == IN_FOLDER
     config = (trained.folder / CONFIG_NAME).read_text()
     assert "include" not in config
     saved = state(trained.folder)
@@ -264,7 +372,7 @@ def test_two_workers_train_what_one_would(trained, short_run, start_command, tmp
     ]
     answers = [worker.answer() for worker in workers]
     assert [answer.status for answer in answers] == [0, 0], answers
-    assert sorted(path.name for path in folder.iterdir()) == ["best", "data_set.json", "last", "logs", CONFIG_NAME]
+    assert sorted(path.name for path in folder.iterdir()) == IN_FOLDER
     alone, together = state(short_run), state(folder)
     assert alone.keys() == together.keys()
     for name, value in alone.items():
@@ -272,26 +380,3 @@ def test_two_workers_train_what_one_would(trained, short_run, start_command, tmp
         # a large one: 4 steps of at most 1e-3 * 4 / 50.
         np.testing.assert_allclose(together[name], value, rtol=1e-3, atol=1e-4, err_msg=name)
     assert np.isfinite(nms.load(folder).render(trained.takes / "examples" / "riff.mid")).all()
-
-
-@pytest.mark.parametrize("name", ["midi_audio/never_built", "midi_audio/default", "never_heard_of", "mnist"])
-def test_a_data_set_that_is_not_built_is_told(tmp_path, name):
-    with pytest.raises(DataError, match=f"^{name}: no such data set is built"):
-        training.built_data_set(name, tmp_path)
-
-
-def test_a_built_data_set_is_found_by_its_name_and_by_its_folder(trained):
-    folder = pathlib.Path(builder_of(trained).data_dir)
-    name = "/".join(folder.relative_to(trained.data_dir).parts[:2])
-    for given in (name, str(folder)):
-        assert training.built_data_set(given, trained.data_dir).info.splits["train"].num_examples > 0
-
-
-def test_schedules_rise_hold_and_fall():
-    cosine = [training.cosine_decay(step, step / 1000) for step in range(1001)]
-    assert cosine[0] == 1 / 50
-    assert cosine[49:301] == [1.0] * 252
-    assert cosine[650] == pytest.approx((1.0 + 0.01) / 2)
-    assert cosine[1000] == pytest.approx(0.01)
-    assert training.exponential_decay(9_999, 0.0) == 1.0
-    assert training.exponential_decay(20_000, 0.5) == pytest.approx(0.98**2)
