@@ -170,7 +170,8 @@ def _ranges(builder: tfds.core.DatasetBuilder, instrument: Instrument) -> dict[s
         'pitch', 'velocity' and each of the 'styles' → their 'minimum' and 'maximum', as in MIDI; of a style with few
         different 'values' these, too.
     """
-    styles = {style: n for style, n in instrument.styles.items() if f"cc_{n}" in instrument.controls.channels}
+    defaults = instrument.controls.defaults
+    styles = {style: number for style, number in instrument.styles.items() if style in defaults}
     values: dict[str, set[float]] = {name: set() for name in ("pitch", "velocity", *styles)}
     wanted = ("notes", "note_voices", "control_changes", "control_change_voices")
     decoders = tfds.decode.PartialDecoding({name: builder.info.features[name] for name in wanted})
@@ -183,7 +184,7 @@ def _ranges(builder: tfds.core.DatasetBuilder, instrument: Instrument) -> dict[s
             values[style].update(changes[of_style, 2].tolist())
             told_at_start = example["control_change_voices"][of_style & (changes[:, 0] <= 0.0)]
             if not set(example["note_voices"].tolist()) <= set(told_at_start.tolist()):
-                values[style].add(instrument.controls.default_of(style))
+                values[style].add(defaults[style])
     ranges = {name: {"minimum": min(of), "maximum": max(of)} for name, of in values.items() if of}
     for style in styles:
         if len(values[style]) <= _FEW_VALUES:
