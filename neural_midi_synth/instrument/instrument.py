@@ -146,12 +146,21 @@ class Instrument(tf.keras.Model):
             The processor group's outputs, where `['out']['signal']` is audio `[batch, n_frames * hop]` before it is
             scaled by `level`, `latency` samples behind the frames; and the next state.
         """
-        parameters, decoded = self._decode(control_frames, state)
+        parameters, decoded = self.decode(control_frames, state)
         outputs, group_state = self.processor_group.step(parameters, state["processor_group"], voices, audible)
         return outputs, {**decoded, "processor_group": group_state}
 
-    def _decode(self, control_frames: dict[str, tf.Tensor], state: State) -> tuple[dict[str, tf.Tensor], State]:
-        """From control frames to what the processor group takes; the next state but for that group's."""
+    def decode(self, control_frames: dict[str, tf.Tensor], state: State) -> tuple[dict[str, tf.Tensor], State]:
+        """From control frames to what the processor group takes: the first half of `step`.
+
+        Args:
+            control_frames: As for `step`.
+            state: As for `step`; that of the processor group is not looked at.
+
+        Returns:
+            Network outputs and `f0_hz` by name, `[batch * voices, n_frames, size]`, `f0_hz` as late as they are; and
+            the next state without the processor group's.
+        """
         parameters, decoder_state = self.decoder(self.preprocessor(control_frames), state=state["decoder"])
         f0_hz = tf.concat([state[F0], _midi_to_hz(control_frames["f0_midi"])], axis=1)
         n_frames = tf.shape(control_frames["f0_midi"])[1]
@@ -189,7 +198,7 @@ class Instrument(tf.keras.Model):
         if voices > 1:
             have_notes = tf.reduce_any(has_length(features["notes"]), axis=2) | (tf.range(voices) == 0)
             audible = tf.reshape(tf.cast(have_notes, tf.float32), [-1])
-        parameters, _ = self._decode(self.controls(*rows, self.frames_for(n_samples)), state)
+        parameters, _ = self.decode(self.controls(*rows, self.frames_for(n_samples)), state)
         return parameters, state["processor_group"], audible
 
     def _play(

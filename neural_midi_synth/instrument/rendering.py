@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import soxr
@@ -12,6 +13,7 @@ import tensorflow as tf
 
 from neural_midi_synth.errors import DataError
 from neural_midi_synth.instrument.controls import COLUMNS, Score
+from neural_midi_synth.instrument.processors import F0
 from neural_midi_synth.instrument.recurrent import State
 from neural_midi_synth.midi.pieces import Piece, Voice
 from neural_midi_synth.midi.standard_midi_file import best_part, read_parts
@@ -57,23 +59,46 @@ def render_blocks(
         n_samples = round((piece.duration + TAIL_SECONDS) * instrument.sample_rate)
     resampler = soxr.ResampleStream(instrument.sample_rate, sample_rate or instrument.sample_rate, 1, dtype="float32")
     score = score_of(instrument, piece, styles or {})
-    state, skip, left = instrument.initial_state(1, voices), instrument.latency, n_samples
     if block_frames is None:
         stride = instrument.decoder.stride
         block_frames = -(-BLOCK_SECONDS * instrument.frame_rate // stride) * stride
-    play = block_function(instrument)
-    frame, frames_left = 0, instrument.frames_for(n_samples)
-    while frames_left > 0:
-        # A short rest goes with the block before it.
-        n_frames = frames_left if frames_left <= 3 * block_frames // 2 else block_frames
-        rows = score.rows(frame, frame + n_frames)
-        signal, state = play(rows, tf.constant([frame, n_frames, voices], tf.int64), state)
+    state = instrument.initial_state(1, voices)
+    group_state, skip, left = state["processor_group"], instrument.latency, n_samples
+    _, synthesize = block_functions(instrument)
+    for parameters in _decoded(instrument, score, state, voices, block_frames, instrument.frames_for(n_samples)):
+        signal, group_state = synthesize(parameters, tf.constant(voices), group_state)
         signal = signal.numpy()[0]
         signal, skip = signal[skip:][:left], max(skip - len(signal), 0)
-        frame, frames_left, left = frame + n_frames, frames_left - n_frames, left - len(signal)
+        left -= len(signal)
         if sample_rate not in (None, instrument.sample_rate):
             signal = resampler.resample_chunk(signal, last=left == 0)
         yield signal
+
+
+def _decoded(
+    instrument: Instrument, score: Score, state: State, voices: int, block_frames: int, n_frames: int
+) -> Iterator[dict[str, tf.Tensor]]:
+    """The decoder's outputs, block by block, decoded in a thread while the processors play the block before.
+
+    The decoder takes one frame after the other, so by itself it would leave the other processor cores idle.
+    """
+    decode, _ = block_functions(instrument)
+
+    def block(frame: int, state: State) -> tuple[dict[str, tf.Tensor], State, int]:
+        left = n_frames - frame
+        # A short rest goes with the block before it.
+        length = left if left <= 3 * block_frames // 2 else block_frames
+        place = tf.constant([frame, length], tf.int64)
+        return *decode(score.rows(frame, frame + length), place, state), frame + length
+
+    state = {name: value for name, value in state.items() if name != "processor_group"}
+    frame = 0
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        ahead = thread.submit(block, frame, state) if n_frames else None
+        while ahead is not None:
+            parameters, state, frame = ahead.result()
+            ahead = thread.submit(block, frame, state) if frame < n_frames else None
+            yield parameters
 
 
 def as_piece(piece: Piece | Voice | music_pb2.NoteSequence | str | os.PathLike, instrument: Instrument) -> Piece:
@@ -125,26 +150,35 @@ def score_of(instrument: Instrument, piece: Piece, styles: Mapping[str, float]) 
     return Score(voices, instrument.frame_rate)
 
 
-def block_function(instrument: Instrument) -> Callable[..., tuple[tf.Tensor, State]]:
-    """The graph that plays a block of any length and any number of voices, traced once for an instrument.
+def block_functions(instrument: Instrument) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The graphs that play a block of any length and any number of voices, traced once for an instrument.
 
     Args:
         instrument: What plays.
 
     Returns:
-        From rows of `Score`, int64 `[first frame, number of frames, voices]` and a state to audio `[1, n_samples]`,
-        `latency` samples behind, and the next state.
+        The decoder's: from rows of `Score`, int64 `[first frame, number of frames]` and a state to what the processor
+        group takes and the next state. And the group's: from that, the number of voices and its state to audio
+        `[1, n_samples]`, `latency` samples behind, and its next state.
     """
 
-    def block(rows: dict[str, tf.Tensor], place: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
-        control_frames = instrument.controls(**rows, n_frames=place[1], first_frame=place[0])
-        outputs, state = instrument.step(control_frames, state, tf.cast(place[2], tf.int32))
+    def decode(rows: dict[str, tf.Tensor], place: tf.Tensor, state: State) -> tuple[dict[str, tf.Tensor], State]:
+        return instrument.decode(instrument.controls(**rows, n_frames=place[1], first_frame=place[0]), state)
+
+    def synthesize(parameters: dict[str, tf.Tensor], voices: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
+        outputs, state = instrument.processor_group.step(parameters, state, voices)
         return instrument.level * outputs["out"]["signal"], state
 
-    def trace() -> Callable[..., tuple[tf.Tensor, State]]:
+    def trace() -> tuple[Callable[..., Any], Callable[..., Any]]:
+        specs = state_specs(instrument)
+        of_group = specs.pop("processor_group")
         rows = {name: tf.TensorSpec([None, None, n], tf.float64) for name, n in COLUMNS.items()}
-        place = tf.TensorSpec([3], tf.int64)
-        return tf.function(block).get_concrete_function(rows, place, state_specs(instrument))
+        sizes = {**dict(instrument.decoder.outputs), F0: 1}
+        parameters = {name: tf.TensorSpec([None, None, size], tf.float32) for name, size in sizes.items()}
+        return (
+            tf.function(decode).get_concrete_function(rows, tf.TensorSpec([2], tf.int64), specs),
+            tf.function(synthesize).get_concrete_function(parameters, tf.TensorSpec([], tf.int32), of_group),
+        )
 
     return instrument.traced("block", trace)
 

@@ -29,6 +29,7 @@ class Part:
         is_drums: Whether its pitches are drums (MIDI channel 10).
         piece: Its notes and controls.
         source: Name of the file, for messages.
+        more_tracks: Numbers of its other tracks.
     """
 
     track: int
@@ -38,11 +39,13 @@ class Part:
     is_drums: bool
     piece: Piece
     source: str = "This file"
+    more_tracks: tuple[int, ...] = ()
 
     @property
     def title(self) -> str:
         """One line that tells it apart: `track 2 'Lead' MIDI channel 1`."""
-        words = [f"track {self.track}"]
+        tracks = ", ".join(map(str, (self.track, *self.more_tracks)))
+        words = [f"tracks {tracks}" if self.more_tracks else f"track {tracks}"]
         if self.name:
             words.append(repr(self.name))
         plural = "s" if len(self.midi_channels) > 1 else ""
@@ -118,8 +121,9 @@ def group_parts(channels: Sequence[ChannelEvents], source: str) -> list[Part]:
 
     Where there are several MIDI channels, no two the same, each monophonic, none with drums, and with no more than one
     program, they are the strings of one instrument, read string-wise: a voice each, in the order of the MIDI channels.
-    If that is not so for the file as a whole, it may be so for a track. All else is an instrument by itself for each
-    track and MIDI channel, and its notes are allocated to voices.
+    If that is not so for the file as a whole, it may be so for a track. Of all else each track and MIDI channel is by
+    itself, and its notes are allocated to voices. Last, what has one and the same program is one instrument, as the two
+    hands of a piano are on two tracks.
 
     Args:
         channels: What has notes, in the order of tracks.
@@ -137,7 +141,26 @@ def group_parts(channels: Sequence[ChannelEvents], source: str) -> list[Part]:
             parts.append(_string_wise(of_track, source))
         else:
             parts += [_allocated(channel, source) for channel in of_track]
-    return parts
+    return _joined_by_program(parts)
+
+
+def _joined_by_program(parts: Sequence[Part]) -> list[Part]:
+    """Joins parts of the same program; those without a program, and drums, stay as they are."""
+    joined: list[Part] = []
+    for part in parts:
+        same = (each for each in joined if each.program == part.program and not each.is_drums)
+        other = None if part.program is None or part.is_drums else next(same, None)
+        if other is None:
+            joined.append(part)
+            continue
+        tracks = {*other.more_tracks, part.track, *part.more_tracks} - {other.track}
+        joined[joined.index(other)] = dataclasses.replace(
+            other,
+            midi_channels=tuple(sorted({*other.midi_channels, *part.midi_channels})),
+            piece=Piece(other.piece.voices + part.piece.voices),
+            more_tracks=tuple(sorted(tracks)),
+        )
+    return joined
 
 
 def _are_strings(channels: Sequence[ChannelEvents]) -> bool:

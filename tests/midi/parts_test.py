@@ -168,3 +168,19 @@ def test_a_file_with_drums_alone_has_no_best_part(tmp_path):
     path = write_file(tmp_path / "drums.mid", note(0, 1, 36, channel=9))
     with pytest.raises(DataError, match="drums.mid: has only drums .*midi_channel 10"):
         best_part(read_parts(path), 0, 127)
+
+
+def test_two_tracks_of_one_program_are_one_instrument(tmp_path):
+    tracks = (
+        [name("Right"), program(0.0, 0), *note(0.0, 1.0, 72), *note(0.0, 1.0, 76)],
+        [name("Bass"), program(0.0, 33, channel=1), *note(0.0, 1.0, 40, channel=1)],
+        [name("Left"), program(0.0, 0), *note(0.0, 1.0, 48)],
+        [name("Without"), *note(0.0, 1.0, 50, channel=2), *note(0.2, 0.9, 60, channel=2)],
+    )
+    path = write_file(tmp_path / "piano.mid", *tracks)
+    piano, bass, without = read_parts(path)
+    assert (piano.track, piano.more_tracks, piano.title) == (1, (3,), "tracks 1, 3 'Right' MIDI channel 1")
+    assert sorted(piano.piece.notes[:, 2]) == [48, 72, 76]
+    assert len(piano.piece.voices) == 3
+    assert (bass.track, without.track, without.program) == (2, 4, None)
+    assert len(read_midi(path, track="Left").notes) == 1
