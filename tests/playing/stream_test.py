@@ -1,4 +1,4 @@
-"""A stream plays what a rendering plays, however it is cut and however the events come, and never grows."""
+"""A stream of one voice plays what a rendering plays, however it is cut and however events come, and never grows."""
 
 import threading
 
@@ -9,6 +9,7 @@ import tensorflow as tf
 from neural_midi_synth import configs
 from neural_midi_synth.errors import DataError
 from neural_midi_synth.instrument import loading
+from neural_midi_synth.instrument.controls import frame_of
 from neural_midi_synth.midi.pieces import Voice
 from neural_midi_synth.midi.standard_midi_file import read_midi, write_midi
 from neural_midi_synth.playing.stream import Stream
@@ -70,13 +71,13 @@ class _Recorder(Stream):
 @pytest.fixture(scope="module")
 def future(guitar):
     """A stream of an instrument that needs the future; blocks of seven frames divide nothing."""
-    return Stream(guitar, 7)
+    return Stream(guitar, 7, voices=1)
 
 
 @pytest.fixture(scope="module")
 def traced(live):
     """Four frames are 16 ms; tests share one stream, since each has to be traced."""
-    return _Recorder(live, 4)
+    return _Recorder(live, 4, voices=1)
 
 
 @pytest.fixture
@@ -94,12 +95,13 @@ def _frames(stream):
 
 def _events(voice, frame_rate):
     """Events as a keyboard sends them, in order: (frame, method of the stream, its arguments)."""
-    frame = lambda time: int(np.floor(time * frame_rate + 0.5 + 1 / 64))  # noqa: E731
     events = [(start, "note_on", (pitch, velocity)) for start, _, pitch, velocity in voice.notes]
     events += [(end, "note_off", (pitch,)) for _, end, pitch, _ in voice.notes]
     events += [(time, "control_change", (int(number), value)) for time, number, value in voice.control_changes]
     events += [(time, "pitch_bend", (semitones,)) for time, semitones in voice.pitch_bends]
-    return [(frame(time), what, values) for time, what, values in sorted(events, key=lambda event: event[0])]
+    return [
+        (frame_of(time, frame_rate), what, values) for time, what, values in sorted(events, key=lambda event: event[0])
+    ]
 
 
 def _play_live(stream, events, n_frames):
@@ -115,7 +117,7 @@ def _play_live(stream, events, n_frames):
 
 @pytest.mark.parametrize("block_frames", [1, 4, 64, 384])
 def test_live_events_in_blocks_of_any_size_are_the_rendering(live, block_frames):
-    stream = Stream(live, block_frames)
+    stream = Stream(live, block_frames, voices=1)
     played = _play_live(stream, _events(VOICE, live.frame_rate), 384)
     assert (played.dtype, played.shape) == (np.float32, (384 * live.hop,))
     rendering = live.render(VOICE, n_samples=len(played) - stream.latency)
@@ -124,7 +126,7 @@ def test_live_events_in_blocks_of_any_size_are_the_rendering(live, block_frames)
 
 
 def test_a_stream_of_a_decoder_with_a_stride_is_the_rendering(strided):
-    stream = Stream(strided, 2)
+    stream = Stream(strided, 2, voices=1)
     played = _play_live(stream, _events(VOICE, strided.frame_rate), 256)
     rendering = strided.render(VOICE, n_samples=len(played) - stream.latency)
     np.testing.assert_allclose(played[stream.latency :], rendering, atol=PROMISED)
@@ -133,7 +135,7 @@ def test_a_stream_of_a_decoder_with_a_stride_is_the_rendering(strided):
 @pytest.mark.parametrize("which", ["live", "strided"])
 def test_the_latency_is_as_stated(which, request):
     played = request.getfixturevalue(which)
-    stream = Stream(played, 4)
+    stream = Stream(played, 4, voices=1)
     signal = _play_live(stream, _events(VOICE, played.frame_rate), 256)
     rendering = played.render(VOICE, n_samples=8000)
     errors = [np.abs(signal[lag : lag + 8000] - rendering).max() for lag in range(8 * played.hop)]
@@ -242,7 +244,7 @@ def test_reset_starts_as_the_first_time(live, stream):
 
 
 def test_two_streams_of_an_instrument_do_not_hear_each_other(live, stream):
-    one, two = stream, Stream(live, 4)
+    one, two = stream, Stream(live, 4, voices=1)
     one.note_on(40, 100)
     alone = [one.block() for _ in range(10)]
     one.reset()
@@ -267,7 +269,7 @@ def test_events_from_another_thread_are_not_lost(stream):
 
 
 def test_an_endless_stream_does_not_grow(live):
-    stream = Stream(live, 1)
+    stream = Stream(live, 1, voices=1)
     random = np.random.default_rng(0)
     for i in range(2000):
         if i % 3 == 0:
