@@ -20,11 +20,11 @@ import tensorflow as tf
 from absl import flags
 
 import neural_midi_synth as nms
-import neural_midi_synth.training  # noqa: F401  (gin configures it)
+import neural_midi_synth.training.loop  # noqa: F401  (gin configures it)
 from neural_midi_synth import configs, environment
-from neural_midi_synth.files.audio import write_audio
+from neural_midi_synth.data_prep import takes
 from neural_midi_synth.data_prep.midi_audio import build as build_data_set
-from neural_midi_synth.data_prep.midi_audio import takes
+from neural_midi_synth.files.audio import write_audio
 from neural_midi_synth.instrument.loading import CONFIG_NAME, build, configure
 from neural_midi_synth.playing.stream import Stream
 
@@ -97,12 +97,7 @@ def workplace(trained, tmp_path_factory):
     riff = trained.takes / "examples" / "riff.mid"
     for name in ("riff", "verse", "chorus", "your"):
         shutil.copy(riff, folder / f"{name}.mid")
-    song = mido.MidiFile(riff)
-    song.tracks[0].insert(0, mido.MetaMessage("track_name", name="Guitar"))
-    for message in song.tracks[0]:
-        if not message.is_meta:
-            message.channel = 2
-    song.save(folder / "song.mid")
+    _save_song(riff, folder / "song.mid")
     for path in trained.takes.glob("*.*"):
         name = {"one": "take_01", "two": "take_02"}[path.stem]
         (folder / "my_takes").mkdir(exist_ok=True)
@@ -118,6 +113,21 @@ def workplace(trained, tmp_path_factory):
     return folder
 
 
+def _save_song(riff, path):
+    """Saves a song for two instruments: a guitar on MIDI channel 3, and far above it a flute on MIDI channel 1."""
+    song = mido.MidiFile(riff)
+    song.type = 1
+    (guitar,) = song.tracks
+    guitar.insert(0, mido.MetaMessage("track_name", name="Guitar"))
+    for message in guitar:
+        if not message.is_meta:
+            message.channel = 2
+    notes = [mido.Message("note_on", note=100, velocity=80), mido.Message("note_off", note=100, time=960)]
+    song.tracks.append(mido.MidiTrack([mido.MetaMessage("track_name", name="Flute"), *notes]))
+    song.tracks[1].insert(1, mido.Message("program_change", program=73))
+    song.save(path)
+
+
 def _save_live_instrument(folder):
     live = ("f0_midi", "velocity", "gate", "cc_55", "cc_56", "distance_from_onset", "distance_from_offset")
     configure([TINY_GIN], [f"CHANNELS = {live}"])
@@ -131,14 +141,13 @@ def _save_live_instrument(folder):
 @pytest.mark.parametrize("page", [page for page, blocks in BLOCKS.items() if blocks])
 def test_page_runs_from_top_to_bottom(page, workplace, run_command, monkeypatch):
     monkeypatch.chdir(workplace)
+    monkeypatch.syspath_prepend(workplace)
     namespace = {"__name__": page}
     for block in BLOCKS[page]:
+        if _write_named(block):
+            continue
         if block.language == "python":
             exec(compile(block.text, block.name, "exec"), namespace)
-        elif block.language == "gin":
-            named = re.match(r"# (\w+\.gin)\n", block.text)
-            if named:
-                pathlib.Path(named[1]).write_text(block.text, encoding="utf-8")
         elif block.language == "sh":
             for line in block.text.splitlines():
                 _do(shlex.split(line, comments=True), run_command, block)
@@ -146,7 +155,17 @@ def test_page_runs_from_top_to_bottom(page, workplace, run_command, monkeypatch)
             _predict(block)
 
 
+def _write_named(block):
+    """Writes a block that begins with the name of its file into that file; returns whether it does."""
+    named = re.match(r"# (\w+\.(?:py|gin))\n", block.text)
+    if named:
+        pathlib.Path(named[1]).write_text(block.text, encoding="utf-8")
+    return named is not None
+
+
 def _do(words, run_command, block):
+    if words and re.fullmatch(r"[A-Z]+=\S+", words[0]):
+        assert words.pop(0) == "PYTHONPATH=.", "The Python of the tests has its variables already."
     line = " ".join(words)
     if not words or any(line.startswith(prefix.strip()) for prefix in NOT_RUN):
         return
@@ -159,14 +178,20 @@ def _do(words, run_command, block):
         assert answer.status == 0, f"{block.name}: {line}\n{answer.error}"
 
 
-def _understand(command, arguments):
-    """Parses a command line by the flags of the command, and reads the gin it names."""
-    module = f"neural_midi_synth.{command.removeprefix('nms_')}"
-    importlib.reload(importlib.import_module(module))  # Its flags may have been forgotten for another command's.
+def _understand(command, arguments, left_over=()):
+    """Parses a command line by the flags of the command, and reads the gin it names.
+
+    What is `left_over` may be no part of a flag.
+    """
+    module = f"neural_midi_synth.commands.{command.removeprefix('nms_')}"
+    command_module = importlib.import_module(module)
+    for flag in list(flags.FLAGS.flags_by_module_dict().get(module, [])):
+        delattr(flags.FLAGS, flag.name)
+    importlib.reload(command_module)  # Its flags may have been forgotten for another command's.
     own = flags.FlagValues()
     for flag in flags.FLAGS.flags_by_module_dict()[module]:
         own[flag.name] = copy.deepcopy(flag)
-    assert own([command, *arguments]) == [command]
+    assert own([command, *arguments])[1:] in ([], [*left_over])
     if command == "nms_train":
         configure([configs.find(name) for name in own["gin_file"].value], own["gin_param"].value)
 
@@ -183,19 +208,23 @@ def _predict(block):
 def test_commands_within_the_text_are_understood(page, workplace, monkeypatch):
     monkeypatch.chdir(workplace)
     text = re.sub(r"^( *)```.*?^\1```$", "", PAGES[page].read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
-    for line in re.findall(r"`(nms_\w+ [^`]+)`", text):
+    for line in re.findall(r"`(?:PYTHONPATH=\. )?(nms_\w+ [^`]+)`", text):
         command, *arguments = shlex.split(line)
         assert command in COMMANDS
         if arguments == ["--help"]:
             continue
-        if arguments[-1].startswith("--") and "=" not in arguments[-1]:
-            arguments.append("value")  # The text speaks of the flag alone.
-        _understand(command, arguments + (["--save_dir", "x"] if command == "nms_train" else []))
+        # Where the text speaks of a flag alone, it has no value, or is a switch that takes none.
+        value = ["value"] if arguments[-1].startswith("--") and "=" not in arguments[-1] else []
+        required = ["--save_dir", "x"] if command == "nms_train" else []
+        _understand(command, [*arguments, *value, *required], value)
 
 
 @pytest.mark.parametrize("block", [each for each in ALL_BLOCKS if each.language == "gin"], ids=lambda block: block.name)
 def test_gin_describes_an_instrument(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    for other in BLOCKS[block.page]:
+        _write_named(other)  # What it imports.
     pathlib.Path("block.gin").write_text(block.text, encoding="utf-8")
     is_model = "models/guitar" in block.text or "Instrument.decoder" in block.text
     configure([*([] if is_model else [configs.find("models/guitar.gin")]), "block.gin"], skip_unknown=False)
@@ -240,12 +269,12 @@ def _messages(folder):
     yield message_of(takes.find_takes, folder)
     (folder / "take_02.wav").unlink()
     yield message_of(nms.read_midi, annotation)
-    take(annotation, [(0, 1, 40), (1, 2, 47)], tracks=2)
+    take(annotation, [(0, 1, 40), (0, 1, 28), (0.5, 2, 47)], tracks=2)
     yield message_of(nms.read_midi, annotation)
     take(annotation, [(0, 1, 40), (0.5, 2, 47)])
-    yield message_of(nms.read_midi, annotation)
+    yield message_of(takes.read_take, takes.find_takes(folder)[0])
     take(annotation, [(0, 31.4, 40)])
-    yield message_of(takes.read_take, takes.find_takes(folder)[0], 16000)
+    yield message_of(takes.read_take, takes.find_takes(folder)[0])
     take(annotation, [(0, 1, 40)])
     yield message_of(build_data_set, folder, data_dir=folder / "data")
 
@@ -310,15 +339,18 @@ def test_every_formula_has_become_mathml(site):
 
 def test_reference_has_every_public_module_and_name(site):
     pages = "".join(path.read_text(encoding="utf-8") for path in site.glob("api/*.html"))
-    commands = {"train", "render", "demo"}  # Console scripts, which --help tells of.
-    for path in sorted((ROOT / "neural_midi_synth").glob("[!_]*.py")):
-        if path.stem in commands:
+    modules = [*ROOT.glob("neural_midi_synth/**/[!_]*.py"), *ROOT.glob("data_prep/**/[!_]*.py")]
+    assert len(modules) > 40
+    for path in sorted(modules):
+        is_script = path.stem.startswith(("make_", "guitar_session"))  # Not installed.
+        is_command = path.parent.name == "commands" and path.stem != "command_line"  # Which --help tells of.
+        if is_script or is_command:
             continue
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
         names = re.findall(r"^(?:class|def) ([A-Za-z]\w*)", path.read_text(encoding="utf-8"), re.MULTILINE)
-        assert any(f'id="neural_midi_synth.{path.stem}.{name}"' in pages for name in names), path.name
-        thin = {"main", "run"} if path.stem != "command_line" else set()
-        for name in {*names} - thin:
-            assert f'id="neural_midi_synth.{path.stem}.{name}"' in pages, f"{path.name}: {name}"
+        assert names, module
+        for name in names:
+            assert f'id="{module}.{name}"' in pages, f"{module}.{name}"
 
 
 def test_pictures_are_small(site):
