@@ -2,92 +2,155 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import numpy as np
 import tensorflow as tf
 
-from neural_midi_synth.instrument.controls import PADDING, has_length
+from neural_midi_synth.instrument.controls import COLUMNS, PADDING, has_length
 from neural_midi_synth.midi.allocation import LEGATO_OVERLAP, LEGATO_SHARE
 
-# The rules of `midi.allocation` by their order there: the same pitch lasts, legato, the same pitch has ended, another
-# has ended, a new voice; and last, a voice whose note is cut off.
-_STRUCK_AGAIN, _LEGATO, _SAME_PITCH, _ENDED, _NEW, _STOLEN = range(6)
 
-
-def notes_of_voices(notes: tf.Tensor, most: int) -> tuple[tf.Tensor, tf.Tensor]:
+def divide(notes: tf.Tensor, most: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Divides the notes of pieces into voices, as many as it takes.
 
+    Where all pieces of the batch are monophonic, and so one voice each, this costs next to nothing; else the notes are
+    gone through one by one.
+
     Args:
-        notes: `[batch, n, 4]`: start s, end s, MIDI pitch, velocity; in any order, padded with `PADDING`.
-        most: The most voices. Where more notes overlap, the one that began earliest ends.
+        notes: `[batch, n, 4]`: start (s), end (s), MIDI pitch, velocity; in any order, padded with `PADDING`. Rows that
+            `Controls` would ignore are left out.
+        most: The most voices of a piece, from 1.
 
     Returns:
-        Notes `[batch, voices, n_of_voice, 4]`, padded with `PADDING`, and the number of voices, an int32 scalar from 1.
+        Notes float64 `[batch, voices, n_of_voice, 4]`, each voice by start and padded with `PADDING`; and the number of
+        voices, an int32 scalar from 1: that of the piece which has the most.
     """
-    notes = tf.where(has_length(notes)[..., tf.newaxis], tf.cast(notes, tf.float64), PADDING)
-    for column in (2, 0):  # By start, and by pitch where starts are equal; padding goes last.
-        keys = tf.where(notes[..., 0] > PADDING, notes[..., column], float("inf"))
-        notes = tf.gather(notes, tf.argsort(keys, axis=1, stable=True), batch_dims=1)
-    is_note = notes[..., 0] > PADDING
+    notes, is_note = _in_order(notes)
     voices = tf.cond(
         _is_monophonic(notes, is_note),
         lambda: tf.zeros(tf.shape(notes)[:2], tf.int32),
-        lambda: _allocated(notes, is_note, most),
+        lambda: _allocate(notes, most),
     )
     voices = tf.where(is_note, voices, -1)
-    n_voices = tf.maximum(tf.reduce_max(voices, initial_value=0) + 1, 1)
+    n_voices = tf.reduce_max(tf.pad(voices, [[0, 0], [0, 1]])) + 1
 
-    member = tf.one_hot(voices, n_voices, dtype=tf.int32)
-    place = tf.reduce_sum(tf.cumsum(member, axis=1) * member, axis=2) - 1
-    longest = tf.reduce_max(tf.reduce_sum(member, axis=1), initial_value=0)
-    where = tf.where(is_note)
-    of_batch = tf.cast(where[:, 0], tf.int32)
-    indices = tf.stack([of_batch, tf.gather_nd(voices, where), tf.gather_nd(place, where)], axis=1)
-    empty = tf.fill([tf.shape(notes)[0], n_voices, longest, 4], tf.constant(PADDING, tf.float64))
-    return tf.tensor_scatter_nd_update(empty, indices, tf.gather_nd(notes, where)), n_voices
+    in_voice = tf.one_hot(voices, n_voices, dtype=tf.int32)
+    place = tf.reduce_sum(tf.cumsum(in_voice, axis=1) * in_voice, axis=2) - 1
+    n_of_voice = tf.reduce_max(tf.pad(place, [[0, 0], [0, 1]], constant_values=-1)) + 1
+    rows = tf.cast(tf.where(is_note), tf.int32)
+    indices = tf.stack([rows[:, 0], tf.gather_nd(voices, rows), tf.gather_nd(place, rows)], axis=1)
+    padding = tf.fill([tf.shape(notes)[0], n_voices, n_of_voice, COLUMNS["notes"]], tf.constant(PADDING, tf.float64))
+    return tf.tensor_scatter_nd_update(padding, indices, tf.gather_nd(notes, rows)), n_voices
+
+
+def _in_order(notes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Notes float64 by start, those of one start by pitch, and which rows are notes; all others are padding, last."""
+    is_note = has_length(notes)
+    notes = tf.where(is_note[..., tf.newaxis], tf.cast(notes, tf.float64), PADDING)
+    for column in (2, 0):
+        order = tf.argsort(tf.where(is_note, notes[..., column], float("inf")), axis=1, stable=True)
+        notes, is_note = (tf.gather(each, order, batch_dims=1) for each in (notes, is_note))
+    return notes, is_note
 
 
 def _is_monophonic(notes: tf.Tensor, is_note: tf.Tensor) -> tf.Tensor:
-    """Whether each note, sorted by start, could follow the one before in the same voice."""
-    last, note = notes[:, :-1], notes[:, 1:]
-    follows = (last[..., 1] <= note[..., 0]) | (last[..., 2] == note[..., 2]) | _is_legato(last, note)
-    return tf.reduce_all(follows | ~is_note[:, 1:])
+    """Whether each note goes to the voice of the note before it, in all pieces."""
+    start, end, pitch, _ = tf.unstack(notes, axis=-1)
+    overlap = tf.minimum(end[:, :-1], end[:, 1:]) - start[:, 1:]
+    longest_legato = _longest_legato(start, end)
+    is_legato = overlap <= tf.minimum(longest_legato[:, :-1], longest_legato[:, 1:])
+    has_ended = end[:, :-1] <= start[:, 1:]
+    return tf.reduce_all(has_ended | (pitch[:, :-1] == pitch[:, 1:]) | is_legato | ~is_note[:, 1:])
 
 
-def _is_legato(last: tf.Tensor, note: tf.Tensor) -> tf.Tensor:
-    overlap = tf.minimum(last[..., 1], note[..., 1]) - note[..., 0]
-    shorter = tf.minimum(last[..., 1] - last[..., 0], note[..., 1] - note[..., 0])
-    return (overlap <= LEGATO_OVERLAP) & (overlap <= LEGATO_SHARE * shorter)
+def _longest_legato(start: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
+    """The longest overlap of a note with another, in seconds, that is legato."""
+    return tf.minimum(LEGATO_SHARE * (end - start), LEGATO_OVERLAP)
 
 
-def _allocated(notes: tf.Tensor, is_note: tf.Tensor, most: int) -> tf.Tensor:
-    """The voice of each note, int32 `[batch, n]`, one after the other in the order of their starts."""
+class _Note(NamedTuple):
+    """What the rules have to know of notes: float64 tensors of one shape.
+
+    Attributes:
+        start: s.
+        end: s.
+        pitch: MIDI note number.
+        longest_legato: The longest overlap with another note, s, that is legato.
+        start_rank: Place of `start` among all starts and ends of the piece, a fraction from 0 to below 1.
+        end_rank: Place of `end`, likewise.
+    """
+
+    start: tf.Tensor
+    end: tf.Tensor
+    pitch: tf.Tensor
+    longest_legato: tf.Tensor
+    start_rank: tf.Tensor
+    end_rank: tf.Tensor
+
+
+# A voice without a note: as one that has ended, but after those that really have.
+_UNUSED = _Note(-np.inf, -np.inf, -np.inf, -np.inf, 0.0, 1.0)
+
+
+def _facts(notes: tf.Tensor) -> tf.Tensor:
+    """`[batch, n, 4]` to the six fields of `_Note`, float64 `[6, batch, n]`."""
+    start, end, pitch, _ = tf.unstack(notes, axis=-1)
+    times = tf.sort(tf.concat([start, end], axis=1), axis=1)
+    ranks = (tf.cast(tf.searchsorted(times, each), tf.float64) * 2.0**-32 for each in (start, end))
+    return tf.stack(_Note(start, end, pitch, _longest_legato(start, end), *ranks))
+
+
+def _allocate(notes: tf.Tensor, most: int) -> tf.Tensor:
+    """The voice of each note, one note of each piece after the other.
+
+    Args:
+        notes: `[batch, n, 4]`, in order, and padding last.
+        most: The most voices of a piece.
+
+    Returns:
+        int32 `[batch, n]`.
+    """
     batch, n_notes = tf.unstack(tf.shape(notes)[:2])
-    by_time = tf.transpose(notes, [1, 0, 2])
-    valid = tf.transpose(is_note)
+    facts = tf.transpose(_facts(notes), [2, 0, 1])[..., tf.newaxis]
+    numbers = np.arange(most)
 
-    def turn(i: tf.Tensor, newest: tf.Tensor, voices: tf.TensorArray) -> tuple[tf.Tensor, tf.Tensor, tf.TensorArray]:
-        note = by_time[i][:, tf.newaxis]
-        used = newest[..., 0] > PADDING
-        same_pitch = newest[..., 2] == note[..., 2]
-        ended = newest[..., 1] <= note[..., 0]
-        rank_ended = tf.where(same_pitch, _SAME_PITCH, _ENDED)
-        rank_lasting = tf.where(same_pitch, _STRUCK_AGAIN, tf.where(_is_legato(newest, note), _LEGATO, _STOLEN))
-        rank = tf.where(used, tf.where(ended, rank_ended, rank_lasting), _NEW)
-        best = tf.reduce_min(rank, axis=1, keepdims=True)
-        # Of several by one rule: the latest start in legato, the earliest end, the earliest start; else the first.
-        key = tf.where(rank == _LEGATO, -newest[..., 0], tf.where(rank == _ENDED, newest[..., 1], newest[..., 0]))
-        has_key = (rank == _LEGATO) | (rank == _ENDED) | (rank == _STOLEN)
-        key = tf.where(rank == best, tf.where(has_key, key, tf.zeros_like(key)), float("inf"))
-        voice = tf.argmin(key, axis=1, output_type=tf.int32)
-        taken = tf.one_hot(voice, most, on_value=True, off_value=False) & valid[i][:, tf.newaxis]
-        newest = tf.where(taken[..., tf.newaxis], note, newest)
-        return i + 1, newest, voices.write(i, voice)
+    def allocate_one(
+        i: tf.Tensor, last: tf.Tensor, voices: tf.TensorArray
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.TensorArray]:
+        """Note `i`; `last` tells of the last note of each voice, `[6, batch, most]`."""
+        note = tf.gather(facts, i)
+        scores = _scores(_Note(*tf.unstack(last)), _Note(*tf.unstack(note)))
+        voice = tf.argmin(scores + numbers * 2.0**-40, axis=1)  # The first of those that suit equally.
+        last = tf.where(numbers == voice[:, tf.newaxis], note, last)
+        return i + 1, last, voices.write(i, voice)
 
-    newest = tf.fill([batch, most, 4], tf.constant(PADDING, tf.float64))
-    voices = tf.TensorArray(tf.int32, n_notes, element_shape=[None])
+    unused = tf.tile(np.reshape(_UNUSED, [-1, 1, 1]), [1, batch, most])
     *_, voices = tf.while_loop(
         lambda i, *_: i < n_notes,
-        turn,
-        (0, newest, voices),
-        shape_invariants=(tf.TensorShape([]), tf.TensorShape([None, most, 4]), None),
+        allocate_one,
+        (0, unused, tf.TensorArray(tf.int64, n_notes, element_shape=[None])),
+        shape_invariants=(tf.TensorShape([]), tf.TensorShape([len(_UNUSED), None, most]), None),
+        parallel_iterations=1,
     )
-    return tf.transpose(voices.stack())
+    return tf.cast(tf.transpose(voices.stack()), tf.int32)
+
+
+def _scores(last: _Note, note: _Note) -> tf.Tensor:
+    """How well voices suit a note by the rules of `midi.allocation`, the lowest score best.
+
+    Args:
+        last: The last note of each voice, `[batch, voices]`.
+        note: One note of each piece, `[batch, 1]`.
+
+    Returns:
+        float64 `[batch, voices]`.
+    """
+    has_same_pitch = last.pitch == note.pitch
+    overlap = tf.minimum(last.end, note.end) - note.start
+    is_legato = overlap <= tf.minimum(last.longest_legato, note.longest_legato)
+    # Of several it was legato with, the one that began last; of those that have ended, the first; at last, the oldest.
+    other_lasts = tf.where(is_legato, 1.0 - last.start_rank, 5.0 + last.start_rank)
+    if_lasts = tf.where(has_same_pitch, np.float64(0.0), other_lasts)
+    if_ended = tf.where(has_same_pitch, np.float64(2.0), 3.0 + last.end_rank)
+    return tf.where(last.end <= note.start, if_ended, if_lasts)

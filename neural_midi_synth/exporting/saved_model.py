@@ -22,7 +22,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from neural_midi_synth.exporting.allocation import notes_of_voices
+from neural_midi_synth.exporting.allocation import divide
 from neural_midi_synth.instrument.controls import COLUMNS, PADDING, has_length
 from neural_midi_synth.instrument.instrument import Instrument
 from neural_midi_synth.instrument.recurrent import State
@@ -154,7 +154,7 @@ class Signatures:
             rows = {name: tf.identity(each) for name, each in rows.items()}
             batch = tf.identity(batch)
             n_samples = tf.broadcast_to(n_samples, [batch])
-        notes, voices = notes_of_voices(rows["notes"], MAX_VOICES)
+        notes, voices = divide(rows["notes"], MAX_VOICES)
         have_notes = tf.reduce_any(has_length(notes), axis=2) | (tf.range(voices) == 0)
         audible = tf.reshape(tf.cast(have_notes, tf.float32), [-1])
         rows = {name: tf.repeat(each, voices, axis=0) for name, each in rows.items()}

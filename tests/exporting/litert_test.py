@@ -9,8 +9,10 @@ import tensorflow as tf
 from tensorflow.lite.python import schema_py_generated as schema
 from tensorflow.lite.tools import flatbuffer_utils
 
-from neural_midi_synth import configs, instrument, litert
+from neural_midi_synth import configs
 from neural_midi_synth.errors import DataError
+from neural_midi_synth.exporting import litert
+from neural_midi_synth.instrument.loading import build, configure, load
 
 # The promise: what float16 weights cost, of full scale.
 PROMISED = 1e-3
@@ -74,8 +76,8 @@ def _played(folder, model, frames):
 def _loud(model, *bindings):
     """A small instrument with random weights that can be heard and a room that rings."""
     tf.random.set_seed(0)
-    instrument.configure([configs.find(f"models/{model}.gin")], [*SMALL, *bindings], skip_unknown=True)
-    built = instrument.build()
+    configure([configs.find(f"models/{model}.gin")], [*SMALL, *bindings], skip_unknown=True)
+    built = build()
     reverb = built.processor_group.reverb
     length = reverb._ir.shape[0]
     reverb._ir.assign(0.05 * np.random.default_rng(0).normal(size=length) * np.exp(-np.arange(length) / 300.0))
@@ -113,7 +115,7 @@ def of_four(loud):
 
 
 def test_a_trained_instrument_plays_in_litert_alone(trained, tmp_path):
-    expected, _ = _check(instrument.load(trained.folder), 1, tmp_path)
+    expected, _ = _check(load(trained.folder), 1, tmp_path)
     assert np.abs(expected).max() > 0.01  # Silence would prove nothing.
 
 
@@ -173,6 +175,6 @@ def test_what_cannot_be_converted_is_told(loud):
         " (@nms.FilteredNoise(), ['magnitudes']),"
         " (@Mix(), ['harmonic/signal', 'filtered_noise/signal', 'amplitudes'])]"
     )
-    instrument.configure([configs.find("models/guitar_live.gin")], [*SMALL, dag], skip_unknown=True)
+    configure([configs.find("models/guitar_live.gin")], [*SMALL, dag], skip_unknown=True)
     with pytest.raises(DataError, match="'mix' \\(Mix\\) cannot be converted"):
-        litert.convert(instrument.build(), 1)
+        litert.convert(build(), 1)

@@ -13,7 +13,8 @@ import neural_midi_synth as nms
 from neural_midi_synth.exporting import saved_model
 from neural_midi_synth.instrument.controls import COLUMNS, PADDING
 from neural_midi_synth.instrument.loading import build, configure
-from neural_midi_synth.midi.notes import Voice
+from neural_midi_synth.instrument.rendering import score_of
+from neural_midi_synth.midi.pieces import Piece, Voice
 
 CLIENT = pathlib.Path(__file__).with_name("plain_tensorflow.py")
 TINY_GIN = pathlib.Path(__file__).resolve().parents[1] / "tiny_instrument.gin"
@@ -78,7 +79,8 @@ def clips(instrument):
 def frames(instrument):
     """The control frames of both voices: five seconds."""
     each = [
-        instrument.controls(**instrument.score(voice, {}).rows(0, 10**6), n_frames=N_FRAMES) for voice in (LONG, SHORT)
+        instrument.controls(**score_of(instrument, Piece((voice,)), {}).rows(0, 10**6), n_frames=N_FRAMES)
+        for voice in (LONG, SHORT)
     ]
     return {name: np.concatenate([of[name].numpy() for of in each]) for name in each[0]}
 
@@ -286,7 +288,7 @@ def test_a_stride_is_kept_and_its_state_handed_on(tmp_path):
     instrument = build()
     saved_model.save(instrument, tmp_path / "model")
     signatures = tf.saved_model.load(str(tmp_path / "model")).signatures
-    score = instrument.score(SHORT, {})
+    score = score_of(instrument, Piece((SHORT,)), {})
     frames = {name: value for name, value in instrument.controls(**score.rows(0, 10**6), n_frames=240).items()}
     clip = instrument.render(SHORT, n_samples=241 * HOP)
     state = signatures["initial_state"](batch=tf.constant([1]))

@@ -20,7 +20,8 @@ from tensorflow_serving.config import model_server_config_pb2
 import neural_midi_synth as nms
 from neural_midi_synth.exporting.versions import export
 from neural_midi_synth.instrument.rendering import TAIL_SECONDS
-from neural_midi_synth.midi.notes import Voice, write_midi
+from neural_midi_synth.midi.pieces import Voice
+from neural_midi_synth.midi.standard_midi_file import write_midi
 from neural_midi_synth.playing.stream import Stream
 
 CLIENTS = pathlib.Path(__file__).parents[2] / "examples" / "serving"
@@ -91,7 +92,7 @@ def check_wav(path, instrument, expected):
 
 
 def play(instrument, path, n_samples):
-    return instrument.render(nms.read_midi(path, polyphonic=True), n_samples=n_samples)
+    return instrument.render(nms.read_midi(path), n_samples=n_samples)
 
 
 def row(notes=((PADDING,) * 4,), changes=((PADDING,) * 3,), bends=((PADDING,) * 2,), n_samples=1600):

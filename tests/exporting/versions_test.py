@@ -8,10 +8,11 @@ import pytest
 import tensorflow as tf
 
 import neural_midi_synth as nms
-from neural_midi_synth.exporting import versions
-from neural_midi_synth.instrument.controls import PADDING
 from neural_midi_synth.errors import DataError
-from neural_midi_synth.exporting.versions import INSTRUMENT_NAME, TFLITE_NAME, export
+from neural_midi_synth.exporting import versions
+from neural_midi_synth.exporting.facts import INSTRUMENT_NAME, instrument_facts
+from neural_midi_synth.exporting.versions import TFLITE_NAME, export
+from neural_midi_synth.instrument.controls import PADDING
 from neural_midi_synth.instrument.loading import CONFIG_NAME, PRETRAINED
 
 
@@ -41,7 +42,7 @@ def test_the_command_exports_version_after_version(trained, run_command, instrum
     facts = {version: json.loads((folder / version / "assets.extra" / INSTRUMENT_NAME).read_text()) for version in "18"}
     newest = json.loads((folder / INSTRUMENT_NAME).read_text())
     assert newest == facts["8"]
-    assert newest["tflite"] == {"file": TFLITE_NAME, "block_frames": 2}
+    assert newest["tflite"] == {"file": TFLITE_NAME, "block_frames": 2, "voices": 1}
     assert facts["1"]["version"] == 1 and "tflite" not in facts["1"]
     config = (folder / "1" / "assets.extra" / CONFIG_NAME).read_text()
     assert config == (trained.folder / CONFIG_NAME).read_text()
@@ -51,7 +52,7 @@ def test_the_command_exports_version_after_version(trained, run_command, instrum
 
 
 def test_the_facts_are_those_of_the_instrument(trained, instrument):
-    facts = json.loads(json.dumps(export_lib.instrument_facts(instrument, trained.folder), allow_nan=False))
+    facts = json.loads(json.dumps(instrument_facts(instrument, trained.folder), allow_nan=False))
     assert (facts["sample_rate"], facts["hop"], facts["frame_rate"]) == (16000, 128, 125)
     assert (facts["latency"], facts["stride"], facts["live"]) == (instrument.latency, 1, False)
     assert tuple(facts["channels"]) == instrument.controls.channels
@@ -74,9 +75,9 @@ def test_the_facts_are_those_of_the_instrument(trained, instrument):
 
 
 def test_an_instrument_that_tells_nothing_of_its_training_is_exported_without(instrument):
-    facts = export_lib.instrument_facts(instrument)
+    facts = instrument_facts(instrument)
     assert not {"training", "trained_on"} & set(facts)
-    assert export_lib.instrument_facts(instrument, PRETRAINED)["training"]["checkpoint"] == "best"
+    assert instrument_facts(instrument, PRETRAINED)["training"]["checkpoint"] == "best"
 
 
 def test_what_cannot_be_exported_leaves_nothing_behind(trained, run_command, instrument, tmp_path, monkeypatch):
@@ -124,6 +125,6 @@ def test_a_number_that_another_export_takes_first_is_left_to_it(tmp_path, monkey
             (folder / "1" / "saved_model.pb").write_text("theirs")
         return "{}"
 
-    monkeypatch.setattr(export_lib.json, "dumps", dumps)
-    assert export_lib._place(made, folder, {}) == folder / "2"
+    monkeypatch.setattr(versions.json, "dumps", dumps)
+    assert versions._place(made, folder, {}) == folder / "2"
     assert [(folder / version / "saved_model.pb").read_text() for version in "12"] == ["theirs", "mine"]
