@@ -31,35 +31,40 @@ PITCH_TOLERANCE_CENTS = 50.0
 _BLOCK_SAMPLES = 1 << 20  # Samples a spectrum is computed for at once, so that hours of sound fit in memory.
 
 
-def compare(reference: np.ndarray, rendering: np.ndarray, sample_rate: int) -> dict[str, float]:
+def compare(
+    reference: np.ndarray, rendering: np.ndarray, sample_rate: int, is_monophonic: bool = True
+) -> dict[str, float]:
     """Measures a rendering against its reference.
 
     Args:
-      reference: Recorded sound, float `[n]`, full scale ±1.
-      rendering: Rendered sound, float `[m]`; the shorter of the two is padded with zeros.
-      sample_rate: Samples per second of both.
+        reference: Recorded sound, float `[n]`, full scale ±1.
+        rendering: Rendered sound, float `[m]`; the shorter of the two is padded with zeros.
+        sample_rate: Samples per second of both.
+        is_monophonic: Whether one note is played at a time, so that a tracker of one pitch can follow.
 
     Returns:
-      `spectral_loss` (no unit), `log_mel_db` (dB), `envelope_db` (dB), `pitch_accuracy` (0 to 1, NaN where the
-      reference has no voiced frame).
+        `spectral_loss` (no unit), `log_mel_db` (dB), `envelope_db` (dB) and, where it is monophonic, `pitch_accuracy`
+        (0 to 1, NaN where the reference has no voiced frame).
 
     Raises:
-      ValueError: A signal is not one-dimensional, is empty, or holds NaN or infinity.
+        ValueError: A signal is not one-dimensional, is empty, or holds NaN or infinity.
     """
     reference, rendering = equal_length(reference, rendering)
-    return {
+    numbers = {
         "spectral_loss": spectral_loss(reference, rendering),
         "log_mel_db": log_mel_difference(reference, rendering, sample_rate),
         "envelope_db": envelope_difference(reference, rendering, sample_rate),
-        "pitch_accuracy": pitch_accuracy(reference, rendering, sample_rate),
     }
+    if is_monophonic:
+        numbers["pitch_accuracy"] = pitch_accuracy(reference, rendering, sample_rate)
+    return numbers
 
 
 def equal_length(reference: np.ndarray, rendering: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns both signals as float32 `[max(n, m)]`, the shorter one padded with zeros at its end.
 
     Raises:
-      ValueError: A signal is not one-dimensional, is empty, or holds NaN or infinity.
+        ValueError: A signal is not one-dimensional, is empty, or holds NaN or infinity.
     """
     signals = []
     for name, samples in (("reference", reference), ("rendering", rendering)):
@@ -81,11 +86,11 @@ def spectral_loss(reference: np.ndarray, rendering: np.ndarray) -> float:
     without waiting for TensorFlow: FFT sizes 2048…64, Hann window, 75 % overlap.
 
     Args:
-      reference: float `[n]`, full scale ±1.
-      rendering: float `[m]`.
+        reference: float `[n]`, full scale ±1.
+        rendering: float `[m]`.
 
     Returns:
-      The loss, 0 or greater.
+        The loss, 0 or greater.
     """
     reference, rendering = equal_length(reference, rendering)
     return float(sum(_magnitude_difference(reference, rendering, size) for size in FFT_SIZES))
@@ -98,12 +103,12 @@ def log_mel_difference(reference: np.ndarray, rendering: np.ndarray, sample_rate
     equals silence whatever its noise.
 
     Args:
-      reference: float `[n]`, full scale ±1.
-      rendering: float `[m]`.
-      sample_rate: Samples per second.
+        reference: float `[n]`, full scale ±1.
+        rendering: float `[m]`.
+        sample_rate: Samples per second.
 
     Returns:
-      dB, 0 or greater.
+        dB, 0 or greater.
     """
     reference, rendering = equal_length(reference, rendering)
     return _floored_difference(
@@ -129,12 +134,12 @@ def envelope_difference(reference: np.ndarray, rendering: np.ndarray, sample_rat
     Levels more than 60 dB below the reference's loudest window are raised to that floor in both.
 
     Args:
-      reference: float `[n]`, full scale ±1.
-      rendering: float `[m]`.
-      sample_rate: Samples per second.
+        reference: float `[n]`, full scale ±1.
+        rendering: float `[m]`.
+        sample_rate: Samples per second.
 
     Returns:
-      dB, 0 or greater.
+        dB, 0 or greater.
     """
     reference, rendering = equal_length(reference, rendering)
     return _floored_difference(envelope(reference, sample_rate), envelope(rendering, sample_rate), ENVELOPE_FLOOR_DB)
@@ -156,20 +161,20 @@ def pitch_accuracy(reference: np.ndarray, rendering: np.ndarray, sample_rate: in
     of plain noise for pitched, so that a reference with hiss between its notes keeps even a good rendering below 1.
 
     Args:
-      reference: float `[n]`, full scale ±1.
-      rendering: float `[m]`.
-      sample_rate: Samples per second.
+        reference: float `[n]`, full scale ±1.
+        rendering: float `[m]`.
+        sample_rate: Samples per second.
 
     Returns:
-      0 to 1, or NaN where the reference has no voiced frame.
+        0 to 1, or NaN where the reference has no voiced frame.
     """
     reference, rendering = equal_length(reference, rendering)
-    wanted = pitch_track(reference, sample_rate)
-    voiced = np.isfinite(wanted)
+    pitch_of_reference = pitch_track(reference, sample_rate)
+    voiced = np.isfinite(pitch_of_reference)
     if not voiced.any():
         return float("nan")
-    heard = pitch_track(rendering, sample_rate)
-    cents = 1200.0 * np.abs(np.log2(heard[voiced] / wanted[voiced]))
+    pitch_of_rendering = pitch_track(rendering, sample_rate)
+    cents = 1200.0 * np.abs(np.log2(pitch_of_rendering[voiced] / pitch_of_reference[voiced]))
     return float(np.mean(cents <= PITCH_TOLERANCE_CENTS))  # An unvoiced frame is NaN, which is not within.
 
 
@@ -201,12 +206,12 @@ def openness_decay(samples: np.ndarray, onset: float, sample_rate: int) -> float
     A palm-muted ("closed") note gives a far lower ratio than an open one.
 
     Args:
-      samples: float `[n]`, full scale ±1.
-      onset: Where the note begins, in seconds.
-      sample_rate: Samples per second.
+        samples: float `[n]`, full scale ±1.
+        onset: Where the note begins, in seconds.
+        sample_rate: Samples per second.
 
     Returns:
-      The ratio in dB. What lies beyond the end of the sound counts as silence; energies are at least 1e-12.
+        The ratio in dB. What lies beyond the end of the sound counts as silence; energies are at least 1e-12.
     """
 
     def energy(start: float, end: float) -> float:
@@ -226,9 +231,9 @@ def _magnitude_difference(reference: np.ndarray, rendering: np.ndarray, size: in
     total = 0.0
     for first in range(0, n_frames, block):
         count = min(block, n_frames - first)
-        wanted, heard = (_magnitudes(samples[first * step :], size, step, count) for samples in signals)
-        total += np.abs(wanted - heard).sum(dtype=np.float64)
-        total += np.abs(_log(wanted) - _log(heard)).sum(dtype=np.float64)
+        spectra = [_magnitudes(samples[first * step :], size, step, count) for samples in signals]
+        total += np.abs(spectra[0] - spectra[1]).sum(dtype=np.float64)
+        total += np.abs(_log(spectra[0]) - _log(spectra[1])).sum(dtype=np.float64)
     return total / (n_frames * (size // 2 + 1))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import html
 import io
 import math
@@ -13,152 +12,37 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from neural_midi_synth.evaluation import pictures
-
-
-@dataclasses.dataclass(frozen=True)
-class Measure:
-    """How one number is called, written and explained."""
-
-    title: str
-    unit: str
-    decimals: int
-    scale: float
-    better: str
-    explanation: str
-
-    def text(self, value: float | None) -> str:
-        """Returns the value as it is printed in tables, a dash where there is none."""
-        if value is None or not math.isfinite(value):
-            return "–"
-        return f"{self.scale * value:.{self.decimals}f}{self.unit}"
-
-
-MEASURES = {
-    "spectral_loss": Measure(
-        "Spectral loss",
-        "",
-        2,
-        1.0,
-        "lower is better",
-        "What training makes small: how much the two sounds' spectra differ, linearly and in logarithm, looked at "
-        "through six window lengths. It has no unit; compare it between instruments on the same examples only.",
-    ),
-    "log_mel_db": Measure(
-        "Log-mel difference",
-        " dB",
-        1,
-        1.0,
-        "lower is better",
-        "How far the tone is off: the mean difference in level over time and 80 bands spaced as the ear hears pitch. "
-        "Whatever is more than 80 dB below the reference's peak counts as silence.",
-    ),
-    "envelope_db": Measure(
-        "Envelope difference",
-        " dB",
-        1,
-        1.0,
-        "lower is better",
-        "How far the loudness is off from moment to moment. Whatever is more than 60 dB below the reference's loudest "
-        "moment counts as silence.",
-    ),
-    "pitch_accuracy": Measure(
-        "Pitch accuracy",
-        " %",
-        0,
-        100.0,
-        "higher is better",
-        "Where the reference has a pitch, how often the instrument plays the same one, to within half a semitone "
-        "either way, as the pitch tracker pYIN hears both.",
-    ),
-    "real_time_factor": Measure(
-        "Speed",
-        " ×",
-        1,
-        1.0,
-        "higher is better",
-        "Seconds of sound made in one second on the computer that made this page; above 1 is faster than real time.",
-    ),
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """One example as it was played and measured.
-
-    Attributes:
-      name: What the example is called.
-      seconds: Its length.
-      numbers: Key of `MEASURES` -> value; NaN, or no key, where there is no such number.
-      sounds: "reference" and "instrument" -> mono samples, float32, full scale ±1. Empty: numbers only.
-      pictures: "light" and "dark" -> PNG bytes. Empty: numbers only.
-    """
-
-    name: str
-    seconds: float
-    numbers: Mapping[str, float]
-    sounds: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    pictures: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
-
-
-def mean(results: Sequence[Result]) -> dict[str, float]:
-    """Returns the mean of each measure over the results that have it; NaN where none has.
-
-    Speed is not averaged but taken over all: seconds of sound over seconds of rendering.
-    """
-    means = {}
-    for key in MEASURES:
-        weighted = [(result.numbers[key], result.seconds) for result in results if _has(result, key)]
-        if not weighted:
-            means[key] = math.nan
-        elif key == "real_time_factor":
-            means[key] = sum(seconds for _, seconds in weighted) / sum(seconds / speed for speed, seconds in weighted)
-        else:
-            means[key] = sum(value for value, _ in weighted) / len(weighted)
-    return means
-
-
-def table(results: Sequence[Result]) -> str:
-    """Returns the numbers as lines of text, a row for each result and one for their mean."""
-    rows = [["example", *(measure.title for measure in MEASURES.values())]]
-    rows += [[result.name, *_texts(result.numbers)] for result in results]
-    rows += [["mean", *_texts(mean(results))]]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        )
-        for row in rows
-    ]
-    rule = "─" * len(lines[0])
-    return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+from neural_midi_synth.evaluation.results import Measure, Result, columns, mean, text_of, texts_of
 
 
 def page(title: str, results: Sequence[Result], sample_rate: int) -> str:
     """Builds the page.
 
     Args:
-      title: What the instrument is called.
-      results: The examples in the order they are shown.
-      sample_rate: Samples per second of their sounds.
+        title: What the instrument is called.
+        results: The examples in the order they are shown.
+        sample_rate: Samples per second of their sounds.
 
     Returns:
-      HTML with everything in it: pictures as PNG, sounds as FLAC.
+        HTML with everything in it: pictures as PNG, sounds as FLAC.
     """
-    means = mean(results)
+    measures, means = columns(results), mean(results)
     tiles = "".join(
-        f'<div class="tile"><span>{measure.title}</span><b>{measure.text(means[key])}</b><i>{measure.better}</i></div>'
-        for key, measure in MEASURES.items()
+        f'<div class="tile"><span>{measure.title}</span><b>{measure.text(means[key])}</b>'
+        f"<i>{_tile_note(measure, means)}</i></div>"
+        for key, measure in measures.items()
         if math.isfinite(means[key])
     )
-    head = "".join(f"<th>{measure.title}</th>" for measure in MEASURES.values())
+    head = "".join(f"<th>{measure.title}</th>" for measure in measures.values())
     rows = "".join(
-        f"<tr><th>{_link(result, index)}</th>{''.join(f'<td>{text}</td>' for text in _texts(result.numbers))}</tr>"
+        f"<tr><th>{_link(result, index)}</th>"
+        f"{''.join(f'<td>{text}</td>' for text in texts_of(measures, result.numbers))}</tr>"
         for index, result in enumerate(results)
     )
-    foot = "".join(f"<td>{text}</td>" for text in _texts(means))
+    foot = "".join(f"<td>{text}</td>" for text in texts_of(measures, means))
     explanations = "".join(
         f"<dt>{measure.title} <i>({measure.better})</i></dt><dd>{measure.explanation}</dd>"
-        for measure in MEASURES.values()
+        for measure in measures.values()
     )
     return _PAGE.substitute(
         title=html.escape(title),
@@ -177,12 +61,10 @@ def page(title: str, results: Sequence[Result], sample_rate: int) -> str:
     )
 
 
-def _has(result: Result, key: str) -> bool:
-    return math.isfinite(result.numbers.get(key, math.nan))
-
-
-def _texts(numbers: Mapping[str, float]) -> list[str]:
-    return [measure.text(numbers.get(key)) for key, measure in MEASURES.items()]
+def _tile_note(measure: Measure, means: Mapping[str, float]) -> str:
+    """Says below a tile's number what the recording gets, or which way is better."""
+    beside = means.get(measure.of_reference or "", math.nan)
+    return f"the recording: {measure.text(beside)}" if math.isfinite(beside) else measure.better
 
 
 def _link(result: Result, index: int) -> str:
@@ -192,9 +74,8 @@ def _link(result: Result, index: int) -> str:
 
 def _example(result: Result, index: int, sample_rate: int) -> str:
     numbers = "".join(
-        f"<span>{measure.title} <b>{measure.text(result.numbers[key])}</b></span>"
-        for key, measure in MEASURES.items()
-        if _has(result, key)
+        f"<span>{measure.title} <b>{text_of(key, measure, result.numbers)}</b></span>"
+        for key, measure in columns([result]).items()
     )
     players = "".join(
         f"<figure><figcaption>{name.capitalize()}</figcaption>"

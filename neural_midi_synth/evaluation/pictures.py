@@ -1,4 +1,4 @@
-"""Pictures of what was played and heard: spectrograms, piano roll, style lanes. Matplotlib without a display."""
+"""Pictures of pieces and their sounds: spectrograms, piano roll, style lanes. Matplotlib without a display."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neural_midi_synth.evaluation import metrics
+from neural_midi_synth.midi.pieces import Piece, Voice
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from neural_midi_synth.midi.notes import Voice
 
 # Where the time axis lies in every picture, as a share of its width: a player can draw its position over the picture.
 TIME_LEFT = 0.078
@@ -32,7 +31,11 @@ _CONTROL_MAXIMUM = 127
 
 @dataclasses.dataclass(frozen=True)
 class Theme:
-    """Colours of one picture. `style_lanes` are taken in turn."""
+    """Colours of one picture.
+
+    Notes of the first voice have the colour `note`, those of the last `last_note`, voices between what lies between.
+    `style_lanes` are taken in turn.
+    """
 
     background: str
     panel: str
@@ -40,6 +43,7 @@ class Theme:
     quiet_ink: str
     grid: str
     note: str
+    last_note: str
     bend: str
     style_lanes: tuple[str, ...]
 
@@ -51,6 +55,7 @@ LIGHT = Theme(
     quiet_ink="#6d675f",
     grid="#e2dfd8",
     note="#b3401f",
+    last_note="#7d2a6e",
     bend="#25221e",
     style_lanes=("#1c7c7d", "#7a4fb5", "#b07d12", "#3a6fb0"),
 )
@@ -61,13 +66,14 @@ DARK = Theme(
     quiet_ink="#a29c93",
     grid="#36343a",
     note="#ff9166",
+    last_note="#de7fd0",
     bend="#ece8e1",
     style_lanes=("#4fc3c0", "#b798ec", "#e6b84f", "#7fb2ee"),
 )
 
 
 def example_picture(
-    voice: Voice,
+    piece: Piece | Voice,
     rendering: np.ndarray,
     reference: np.ndarray | None,
     sample_rate: int,
@@ -80,22 +86,22 @@ def example_picture(
     where there is no reference) to 75 dB below it.
 
     Args:
-      voice: What was played.
-      rendering: float `[m]`, full scale ±1.
-      reference: float `[n]`, or None where there is none.
-      sample_rate: Samples per second of both.
-      styles: Style name -> control change number; each gets a lane.
-      theme: Colours.
+        piece: What was played.
+        rendering: float `[m]`, full scale ±1.
+        reference: float `[n]`, or None where there is none.
+        sample_rate: Samples per second of both.
+        styles: Style name -> control change number; each gets a lane.
+        theme: Colours.
 
     Returns:
-      A PNG file's bytes.
+        A PNG file's bytes.
     """
     sounds = {"instrument": rendering} if reference is None else {"reference": reference, "instrument": rendering}
     seconds = max(len(samples) for samples in sounds.values()) / sample_rate
     heights = [1.9] * len(sounds) + [1.5] + [0.42] * len(styles)
     figure, panels = _stack(heights, seconds, theme)
     _draw_spectrograms(panels, sounds, sample_rate, theme)
-    _draw_voice(panels[len(sounds) :], voice, styles, seconds, theme)
+    _draw_piece(panels[len(sounds) :], Piece.of(piece), styles, seconds, theme)
     return _png(figure)
 
 
@@ -103,33 +109,33 @@ def spectrogram_pair(reference: np.ndarray, rendering: np.ndarray, sample_rate: 
     """Draws the spectrograms of reference and rendering, one above the other, on one time axis and colour scale.
 
     Args:
-      reference: float `[n]`, full scale ±1.
-      rendering: float `[m]`.
-      sample_rate: Samples per second of both.
-      theme: Colours.
+        reference: float `[n]`, full scale ±1.
+        rendering: float `[m]`.
+        sample_rate: Samples per second of both.
+        theme: Colours.
 
     Returns:
-      A PNG file's bytes.
+        A PNG file's bytes.
     """
     figure, panels = _stack([1.9, 1.9], max(len(reference), len(rendering)) / sample_rate, theme)
     _draw_spectrograms(panels, {"reference": reference, "instrument": rendering}, sample_rate, theme)
     return _png(figure)
 
 
-def piano_roll(voice: Voice, styles: Mapping[str, int], seconds: float, theme: Theme = LIGHT) -> bytes:
-    """Draws the notes, the stronger the louder, and a lane for each style.
+def piano_roll(piece: Piece | Voice, styles: Mapping[str, int], seconds: float, theme: Theme = LIGHT) -> bytes:
+    """Draws the notes of all voices, the stronger the louder, and a lane for each style.
 
     Args:
-      voice: What was played.
-      styles: Style name -> control change number; each gets a lane.
-      seconds: Length of the time axis.
-      theme: Colours.
+        piece: What was played.
+        styles: Style name -> control change number; each gets a lane.
+        seconds: Length of the time axis.
+        theme: Colours.
 
     Returns:
-      A PNG file's bytes.
+        A PNG file's bytes.
     """
     figure, panels = _stack([1.5] + [0.42] * len(styles), seconds, theme)
-    _draw_voice(panels, voice, styles, seconds, theme)
+    _draw_piece(panels, Piece.of(piece), styles, seconds, theme)
     return _png(figure)
 
 
@@ -181,17 +187,18 @@ def _draw_spectrograms(panels: list[Axes], sounds: Mapping[str, np.ndarray], sam
         _label(panel, name, "#ffffff")
 
 
-def _draw_voice(panels: list[Axes], voice: Voice, styles: Mapping[str, int], seconds: float, theme: Theme) -> None:
+def _draw_piece(panels: list[Axes], piece: Piece, styles: Mapping[str, int], seconds: float, theme: Theme) -> None:
     """Draws notes (and bent pitch) into the first panel and each style's control changes into the next ones."""
     roll, *lanes = panels
-    pitches = voice.notes[:, 2] if len(voice.notes) else np.array([60.0])
+    pitches = piece.notes[:, 2] if len(piece.notes) else np.array([60.0])
     low, high = float(pitches.min()) - 2.0, float(pitches.max()) + 4.0  # Room for the name.
     roll.set_ylim(low, high)
-    for start, end, pitch, velocity in voice.notes:
-        strength = 0.25 + 0.75 * velocity / _CONTROL_MAXIMUM
-        roll.barh(pitch, end - start, 0.86, left=start, color=theme.note, alpha=strength, linewidth=0)
-        roll.plot([start, start], [pitch - 0.43, pitch + 0.43], color=theme.note, linewidth=1.4)
-    _draw_bends(roll, voice, theme)
+    for voice, colour in zip(piece.voices, _voice_colours(len(piece.voices), theme), strict=True):
+        for start, end, pitch, velocity in voice.notes:
+            strength = 0.25 + 0.75 * velocity / _CONTROL_MAXIMUM
+            roll.barh(pitch, end - start, 0.86, left=start, color=colour, alpha=strength, linewidth=0)
+            roll.plot([start, start], [pitch - 0.43, pitch + 0.43], color=colour, linewidth=1.4)
+        _draw_bends(roll, voice, theme)
     octaves = [pitch for pitch in range(int(np.ceil(low)), int(np.floor(high)) + 1) if pitch % 12 == 0]
     named = sorted({int(round(pitch)) for pitch in (*np.unique(pitches)[:: max(1, len(np.unique(pitches)) // 5)],)})
     ticks = named if len(named) + len(octaves) < 2 or high - low < 14 else octaves
@@ -201,7 +208,15 @@ def _draw_voice(panels: list[Axes], voice: Voice, styles: Mapping[str, int], sec
     _label(roll, "notes", theme.ink)
     for index, (lane, (style, number)) in enumerate(zip(lanes, styles.items(), strict=True)):
         colour = theme.style_lanes[index % len(theme.style_lanes)]
-        _draw_lane(lane, voice, style, number, seconds, colour, theme)
+        _draw_lane(lane, piece, style, number, seconds, colour, theme)
+
+
+def _voice_colours(n_voices: int, theme: Theme) -> list[str]:
+    """Returns a colour for each voice, evenly spaced from `theme.note` to `theme.last_note`."""
+    from matplotlib.colors import to_hex, to_rgb
+
+    first, last = np.array(to_rgb(theme.note)), np.array(to_rgb(theme.last_note))
+    return [to_hex(first + (last - first) * index / max(n_voices - 1, 1)) for index in range(n_voices)]
 
 
 def _draw_bends(roll: Axes, voice: Voice, theme: Theme) -> None:
@@ -217,19 +232,27 @@ def _draw_bends(roll: Axes, voice: Voice, theme: Theme) -> None:
             roll.step(xs, pitch + np.append(ys, ys[-1]), where="post", color=theme.bend, linewidth=1.1)
 
 
-def _draw_lane(lane: Axes, voice: Voice, style: str, number: int, seconds: float, colour: str, theme: Theme) -> None:
-    """Draws one style's values, held from change to change; nothing before the first one."""
+def _draw_lane(lane: Axes, piece: Piece, style: str, number: int, seconds: float, colour: str, theme: Theme) -> None:
+    """Draws one style's values, held from change to change; nothing before the first one.
+
+    Voices whose changes differ have a line each.
+    """
     lane.set_ylim(-0.06 * _CONTROL_MAXIMUM, 1.06 * _CONTROL_MAXIMUM)
     lane.set_yticks([0, _CONTROL_MAXIMUM])
     lane.tick_params(axis="y", labelsize=6.5)
-    changes = voice.control_changes[voice.control_changes[:, 1] == number]
+    lines: list[np.ndarray] = []
+    for voice in piece.voices:
+        changes = voice.control_changes[voice.control_changes[:, 1] == number]
+        if len(changes) and not any(np.array_equal(changes, line) for line in lines):
+            lines.append(changes)
     label = f"{style.replace('_', ' ')} · CC{number}"
-    if len(changes):
+    for changes in lines:
         times = np.append(changes[:, 0], seconds)
         values = np.append(changes[:, 2], changes[-1, 2])
-        lane.fill_between(times, values, -0.06 * _CONTROL_MAXIMUM, step="post", color=colour, alpha=0.3, linewidth=0)
+        shade = 0.3 / len(lines)
+        lane.fill_between(times, values, -0.06 * _CONTROL_MAXIMUM, step="post", color=colour, alpha=shade, linewidth=0)
         lane.step(times, values, where="post", color=colour, linewidth=1.6)
-    else:
+    if not lines:
         label += " · not in the file"
     _label(lane, label, theme.ink)
 

@@ -4,16 +4,16 @@ import base64
 import json
 import math
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
-from neural_midi_synth.evaluation import comparing, examples, page, pictures
-from neural_midi_synth.files.audio import read_audio, write_audio
 from neural_midi_synth.errors import DataError
-from neural_midi_synth.midi.notes import Voice, write_midi
+from neural_midi_synth.evaluation import comparing, pictures, results
+from neural_midi_synth.evaluation.examples import Example, examples_in
+from neural_midi_synth.files.audio import read_audio, write_audio
+from neural_midi_synth.midi.pieces import Voice
+from neural_midi_synth.midi.standard_midi_file import write_midi
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -27,10 +27,10 @@ class SineInstrument:
     def __init__(self, cents=0.0):
         self.cents = cents
 
-    def render(self, voice, n_samples=None):
-        """Plays a voice to 0.25 s beyond its last note."""
-        samples = np.zeros(round((voice.duration + 0.25) * self.sample_rate), np.float32)
-        for start, end, pitch, velocity in voice.notes:
+    def render(self, piece, n_samples=None):
+        """Plays a piece to 0.25 s beyond its last note."""
+        samples = np.zeros(round((piece.duration + 0.25) * self.sample_rate), np.float32)
+        for start, end, pitch, velocity in piece.notes:
             first, last = (max(0, round(time * self.sample_rate)) for time in (start, end))
             times = np.arange(first, last) / self.sample_rate - start
             frequency = 440.0 * 2.0 ** ((pitch - 69 + self.cents / 100) / 12)
@@ -66,8 +66,8 @@ def folder(tmp_path, instrument):
 
 
 def test_an_instrument_that_plays_its_own_recordings_is_perfect(tmp_path, instrument, capsys):
-    examples = [evaluate.Example("first", voice(), instrument.render(voice()))]
-    summary = evaluate.evaluate(instrument, examples, tmp_path / "report", title="Sines")
+    examples = [Example("first", voice(), instrument.render(voice()))]
+    summary = comparing.evaluate(instrument, examples, tmp_path / "report", title="Sines")
     (numbers,) = summary["examples"]
     assert numbers["seconds"] == pytest.approx(1.65)
     assert {key: numbers[key] for key in ("spectral_loss", "log_mel_db", "envelope_db", "pitch_accuracy")} == {
@@ -84,16 +84,16 @@ def test_an_instrument_that_plays_its_own_recordings_is_perfect(tmp_path, instru
 
 
 def test_an_instrument_out_of_tune_is_told_by_its_pitch(tmp_path, instrument):
-    examples = [evaluate.Example("first", voice(), instrument.render(voice()))]
-    summary = evaluate.evaluate(SineInstrument(cents=100.0), examples, tmp_path / "report")
+    examples = [Example("first", voice(), instrument.render(voice()))]
+    summary = comparing.evaluate(SineInstrument(cents=100.0), examples, tmp_path / "report")
     assert summary["mean"]["pitch_accuracy"] <= 0.05
     assert summary["mean"]["log_mel_db"] > 2.0
 
 
 def test_a_folder_of_midi_files_and_recordings_makes_a_whole_report(tmp_path, folder, instrument):
-    examples = evaluate.examples_in(folder, instrument.sample_rate)
+    examples = examples_in(folder, instrument.sample_rate)
     output = tmp_path / "out" / "report"
-    summary = evaluate.evaluate(instrument, examples, output)
+    summary = comparing.evaluate(instrument, examples, output)
     assert sorted(str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()) == [
         "pictures/Riff_one.png",
         "pictures/Riff_one_dark.png",
@@ -119,12 +119,12 @@ def test_a_folder_of_midi_files_and_recordings_makes_a_whole_report(tmp_path, fo
     )
     samples, sample_rate = read_audio(output / "sounds" / "b.wav")
     assert sample_rate == instrument.sample_rate
-    np.testing.assert_allclose(samples, instrument.render(examples[1].voice), atol=2.0**-22)  # 24 bits
+    np.testing.assert_allclose(samples, instrument.render(examples[1].piece), atol=2.0**-22)  # 24 bits
     assert [path.name for path in output.parent.iterdir()] == ["report"]
 
 
 def test_the_page_holds_every_sound_and_picture_and_needs_no_other_file(tmp_path, folder, instrument):
-    evaluate.evaluate(instrument, evaluate.examples_in(folder, instrument.sample_rate), tmp_path / "report")
+    comparing.evaluate(instrument, examples_in(folder, instrument.sample_rate), tmp_path / "report")
     page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
     sources = re.findall(r'(?:src|srcset|href)="([^"]*)"', page)
     embedded = [source for source in sources if source.startswith("data:")]
@@ -138,8 +138,8 @@ def test_the_page_holds_every_sound_and_picture_and_needs_no_other_file(tmp_path
 
 
 def test_names_are_escaped_and_files_never_collide(tmp_path, instrument):
-    examples = [evaluate.Example(name, voice(), None) for name in ("<b>/..", "<b>/..", "...", "A b", "a_B")]
-    evaluate.evaluate(instrument, examples, tmp_path / "report", title="Tom & <Jerry>")
+    examples = [Example(name, voice(), None) for name in ("<b>/..", "<b>/..", "...", "A b", "a_B")]
+    comparing.evaluate(instrument, examples, tmp_path / "report", title="Tom & <Jerry>")
     page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
     assert "<b>/" not in page
     assert "<h1>Tom &amp; &lt;Jerry&gt;</h1>" in page
@@ -149,8 +149,8 @@ def test_names_are_escaped_and_files_never_collide(tmp_path, instrument):
 
 def test_an_excerpt_is_not_compared_beyond_its_end(tmp_path, instrument):
     reference = instrument.render(voice())[: 12 * 1600]
-    whole = evaluate.Example("excerpt", voice(), reference, is_excerpt=True)
-    summary = evaluate.evaluate(instrument, [whole], tmp_path / "report")
+    whole = Example("excerpt", voice(), reference, is_excerpt=True)
+    summary = comparing.evaluate(instrument, [whole], tmp_path / "report")
     assert summary["mean"]["spectral_loss"] == 0.0
     assert summary["examples"][0]["seconds"] == pytest.approx(1.2)
 
@@ -161,103 +161,52 @@ def test_an_interrupted_evaluation_leaves_the_output_as_it_was(tmp_path, instrum
     (output / "mine.txt").write_text("keep")
 
     def examples():
-        yield evaluate.Example("first", voice(), None)
+        yield Example("first", voice(), None)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        evaluate.evaluate(instrument, examples(), output)
+        comparing.evaluate(instrument, examples(), output)
     assert [path.name for path in output.iterdir()] == ["mine.txt"]
-    evaluate.evaluate(instrument, [evaluate.Example("first", voice(), None)], output)
+    comparing.evaluate(instrument, [Example("first", voice(), None)], output)
     assert (output / "mine.txt").read_text() == "keep"
     assert (output / "report.html").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
 
 
 def test_only_the_first_examples_are_pictured_but_all_are_measured(tmp_path, instrument, monkeypatch):
-    monkeypatch.setattr(evaluate, "MAX_PICTURED", 1)
-    examples = [evaluate.Example(name, voice(), instrument.render(voice())) for name in "ab"]
-    summary = evaluate.evaluate(instrument, examples, tmp_path / "report")
+    monkeypatch.setattr(comparing, "MAX_PICTURED", 1)
+    examples = [Example(name, voice(), instrument.render(voice())) for name in "ab"]
+    summary = comparing.evaluate(instrument, examples, tmp_path / "report")
     assert [example["pitch_accuracy"] for example in summary["examples"]] == [1.0, 1.0]
     assert len(re.findall("<article", (tmp_path / "report" / "report.html").read_text(encoding="utf-8"))) == 1
 
 
-@pytest.mark.parametrize(
-    ("files", "message"),
-    [
-        (None, "no such folder"),
-        ([], "has no MIDI file"),
-        (["riff.mid"], r"no MIDI file has a recording beside it. .*riff\.wav"),
-    ],
-)
-def test_a_folder_without_what_is_needed_is_told(tmp_path, files, message):
-    folder = tmp_path / "riffs"
-    if files is not None:
-        folder.mkdir()
-        for name in files:
-            write_midi(voice(), folder / name)
-    with pytest.raises(DataError, match=message):
-        evaluate.examples_in(folder, 16000)
-
-
 def test_nothing_to_evaluate_and_nowhere_to_write_are_told(tmp_path, instrument):
     with pytest.raises(DataError, match="no example"):
-        evaluate.evaluate(instrument, [], tmp_path / "report")
+        comparing.evaluate(instrument, [], tmp_path / "report")
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="is a file"):
-        evaluate.evaluate(instrument, [evaluate.Example("a", voice(), None)], tmp_path / "file")
+        comparing.evaluate(instrument, [Example("a", voice(), None)], tmp_path / "file")
 
 
 def test_an_instrument_that_plays_nan_is_told_with_the_time(tmp_path):
     class Broken(SineInstrument):
-        def render(self, voice, n_samples=None):
-            samples = super().render(voice, n_samples)
+        def render(self, piece, n_samples=None):
+            samples = super().render(piece, n_samples)
             samples[8000:] = np.nan
             return samples
 
     with pytest.raises(DataError, match=r"first: the instrument plays NaN at 0\.5 s"):
-        evaluate.evaluate(Broken(), [evaluate.Example("first", voice(), None)], tmp_path / "report")
+        comparing.evaluate(Broken(), [Example("first", voice(), None)], tmp_path / "report")
     assert not list(tmp_path.iterdir())
 
 
-def windows_of(samples, starts, seconds=1.0, take=b"take_01"):
-    """Windows as the data set's builder stores them, in float32."""
-    for start in starts:
-        window = voice().window(start, start + seconds)
-        yield {
-            "audio": samples[round(start * 16000) : round((start + seconds) * 16000)],
-            "notes": window.notes.astype(np.float32),
-            "control_changes": window.control_changes.astype(np.float32),
-            "pitch_bends": window.pitch_bends.astype(np.float32),
-            "take": take,
-            "start": np.float64(start),
-        }
-
-
-def test_adjoining_windows_become_one_example_with_each_event_once():
-    samples = np.arange(2 * 16000, dtype=np.float32)
-    (example,) = evaluate.joined_windows(windows_of(samples, [0.0, 0.5, 1.0], seconds=0.5), 16000)
-    np.testing.assert_array_equal(example.reference, samples[:24000])
-    assert example.is_excerpt
-    assert example.name == "take_01 0:00.0"
-    for kind in ("notes", "control_changes", "pitch_bends"):
-        np.testing.assert_allclose(getattr(example.voice, kind), getattr(voice(), kind), atol=1e-5)
-
-
-def test_windows_apart_stay_apart(monkeypatch):
-    samples = np.zeros(3 * 16000, np.float32)
-    windows = [*windows_of(samples, [0.0, 1.0, 2.0], take=b"take_02"), *windows_of(samples, [1.5, 0.0])]
-    assert [len(example.reference) for example in evaluate.joined_windows(windows, 16000)] == [16000, 16000, 48000]
-    monkeypatch.setattr(evaluate, "MAX_JOINED_SECONDS", 2.0)
-    names = [example.name for example in evaluate.joined_windows(windows, 16000)]
-    assert names == ["take_01 0:00.0", "take_01 0:01.5", "take_02 0:00.0", "take_02 0:02.0"]
-
-
 def test_the_mean_speed_is_all_sound_over_all_time():
-    results = [
-        report.Result("slow", 10.0, {"real_time_factor": 1.0, "pitch_accuracy": 0.5}),
-        report.Result("fast", 10.0, {"real_time_factor": 10.0, "pitch_accuracy": math.nan}),
+    both = [
+        results.Result("slow", 10.0, {"real_time_factor": 1.0, "pitch_accuracy": 0.5}),
+        results.Result("fast", 10.0, {"real_time_factor": 10.0, "pitch_accuracy": math.nan}),
     ]
-    means = report.mean(results)
+    means = results.mean(both)
     assert means["real_time_factor"] == pytest.approx(20.0 / 11.0)
     assert means["pitch_accuracy"] == 0.5
     assert math.isnan(means["log_mel_db"])
@@ -271,46 +220,3 @@ def test_pictures_are_drawn_of_empty_and_silent_input_too(theme):
     assert pictures.example_picture(nothing, silence, None, 16000, styles, theme).startswith(PNG)
     assert pictures.spectrogram_pair(silence, silence[:100], 16000, theme).startswith(PNG)
     assert pictures.piano_roll(voice(), {}, 2.0, theme).startswith(PNG)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("arguments", "status", "message"),
-    [
-        (["--help"], 0, "nms_evaluate --instrument"),
-        (["--output", "report"], 2, "--instrument"),
-        (["--instrument", "nowhere", "--output", "report", "--midi_dir", "nowhere"], 1, "nowhere"),
-    ],
-)
-def test_the_command_line_answers_in_one_line(tmp_path, arguments, status, message):
-    command = [sys.executable, "-c", "from neural_midi_synth.evaluation.comparing import run; run()", *arguments]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == status, done.stderr
-    assert message in (done.stdout if status == 0 else done.stderr)
-    assert "Traceback" not in done.stderr
-    assert not list(tmp_path.iterdir())
-
-
-def test_the_test_split_is_read_from_its_folder(trained):
-    facts = json.loads((trained.folder / "data_set.json").read_text())
-    examples = list(evaluate.examples_of_test_split(facts["folder"], 16000))
-    assert examples
-    for example in examples:
-        take, place = example.name.split()
-        minutes, seconds = place.split(":")
-        (path,) = (path for path in trained.takes.glob(f"{take}.*") if path.suffix != ".mid")
-        recorded, _ = read_audio(path, 16000)
-        start = round((60 * int(minutes) + float(seconds)) * 16000)
-        # The name has tenths of seconds: the recording is there within 0.05 s.
-        shifts = range(max(start - 800, 0), start + 801)
-        n = len(example.reference)
-        assert any(np.array_equal(recorded[shift : shift + n], example.reference) for shift in shifts)
-        assert len(example.voice.notes)
-    with pytest.raises(DataError, match="is at 16000 Hz, the instrument at 8000 Hz"):
-        list(evaluate.examples_of_test_split(facts["folder"], 8000))
-
-
-def test_a_folder_without_a_data_set_is_told(tmp_path):
-    for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(DataError, match=f"^{folder}: no data set here"):
-            list(evaluate.examples_of_test_split(folder, 16000))

@@ -1,0 +1,98 @@
+"""nms_evaluate: from an instrument and recordings to a report."""
+
+from __future__ import annotations
+
+import pathlib
+
+from absl import flags
+
+from neural_midi_synth import environment
+from neural_midi_synth.commands import command_line
+from neural_midi_synth.errors import DataError
+
+USAGE = """Measures how close an instrument comes to recordings of what it plays.
+
+nms_evaluate --instrument runs/my_guitar --output report/
+    on the test split of the takes the instrument was trained on
+nms_evaluate --instrument runs/my_guitar --midi_dir riffs/ --output report/
+    on a folder of MIDI files with recordings of the same names
+
+Writes report.html (open it in a browser), report.json, and the sounds and pictures as files."""
+
+# Several commands have these flags, and tests import several commands.
+_INSTRUMENT = flags.DEFINE_string(
+    "instrument", None, "Folder of a trained instrument.", required=True, allow_override=True
+)
+_OUTPUT = flags.DEFINE_string("output", None, "Folder the report is written to.", required=True, allow_override=True)
+_MIDI_DIR = flags.DEFINE_string(
+    "midi_dir", None, "Folder of MIDI files, each with a recording of the same name beside it.", allow_override=True
+)
+_DATA_SET = flags.DEFINE_string(
+    "data_set",
+    None,
+    "Folder of a built data set whose test split is played; unless given, the one trained on.",
+    allow_override=True,
+)
+_TRACK = flags.DEFINE_string(
+    "track",
+    None,
+    "Number (from 1) or name of the track to play of each MIDI file of --midi_dir, where there are several.",
+    allow_override=True,
+)
+_MIDI_CHANNEL = flags.DEFINE_integer(
+    "midi_channel",
+    None,
+    "MIDI channel to play of each MIDI file of --midi_dir, 1 to 16, where there are several.",
+    lower_bound=1,
+    upper_bound=16,
+    allow_override=True,
+)
+_ALL_TRACKS = flags.DEFINE_bool(
+    "all_tracks", False, "Play all instruments of a MIDI file of --midi_dir but for drums.", allow_override=True
+)
+
+
+def main() -> None:
+    """Evaluates the instrument that the flags name."""
+    if _MIDI_DIR.value and _DATA_SET.value:
+        raise command_line.UsageError("give either --midi_dir or --data_set")
+    for flag in (_TRACK, _MIDI_CHANNEL, _ALL_TRACKS):
+        if flag.value and not _MIDI_DIR.value:
+            raise command_line.UsageError(f"--{flag.name} is for --midi_dir")
+    environment.import_tensorflow_quietly()
+
+    from neural_midi_synth.evaluation import comparing, examples
+    from neural_midi_synth.instrument.loading import load
+
+    instrument = load(_INSTRUMENT.value)
+    if _MIDI_DIR.value:
+        played = examples.examples_in(
+            _MIDI_DIR.value, instrument.sample_rate, _TRACK.value, _MIDI_CHANNEL.value, _ALL_TRACKS.value
+        )
+    else:
+        # All are read before the first is played, so that what is wrong with them is told at once.
+        played = list(examples.examples_of_test_split(_data_set(), instrument.sample_rate))
+    comparing.evaluate(instrument, played, _OUTPUT.value, title=pathlib.Path(_INSTRUMENT.value).resolve().name)
+    print(f"\nThe report: {pathlib.Path(_OUTPUT.value) / comparing.REPORT_PAGE}")
+
+
+def _data_set() -> str:
+    """Returns the folder of the data set that the flags name, or else that the instrument was trained on."""
+    from neural_midi_synth.instrument.loading import DATA_SET_NAME, trained_on
+
+    if _DATA_SET.value:
+        return _DATA_SET.value
+    folder = trained_on(_INSTRUMENT.value).get("folder")
+    if not folder:
+        path = pathlib.Path(_INSTRUMENT.value) / DATA_SET_NAME
+        raise DataError(f"{path}: does not tell what it was trained on. Give --data_set or --midi_dir.")
+    return folder
+
+
+def run() -> None:
+    """The console script."""
+    command_line.run(main, USAGE)
+
+
+if __name__ == "__main__":
+    run()
