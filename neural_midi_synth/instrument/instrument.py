@@ -210,7 +210,7 @@ class Instrument(tf.keras.Model):
         audible: tf.Tensor | None,
     ) -> tf.Tensor:
         """Clips `[batch, n_samples]` at full scale, from the first sample that is not late."""
-        outputs, _ = self.processor_group.step(parameters, group_state, voices, audible)
+        outputs, _ = self.processor_group(parameters, state=group_state, voices=voices, audible=audible)
         signal = outputs["out"]["signal"]
         rest = tf.shape(signal)[1] - self.latency - n_samples
         return tf.split(signal, [self.latency, n_samples, rest], axis=1)[1]

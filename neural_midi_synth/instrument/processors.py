@@ -174,6 +174,10 @@ class ProcessorGroup(ddsp.processors.ProcessorGroup):
                 states[processor.name] = processor.initial_state(*each)
         return states
 
+    def call(self, inputs: dict[str, tf.Tensor], state: State | None = None, **kwargs: Any) -> Any:
+        """Calls `step` where there is a state, as a Keras layer, so that processors may add losses; else as ddsp does."""
+        return super().call(inputs, **kwargs) if state is None else self.step(inputs, state, **kwargs)
+
     def step(
         self,
         inputs: dict[str, tf.Tensor],
