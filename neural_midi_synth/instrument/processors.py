@@ -174,9 +174,18 @@ class ProcessorGroup(ddsp.processors.ProcessorGroup):
                 states[processor.name] = processor.initial_state(*each)
         return states
 
-    def call(self, inputs: dict[str, tf.Tensor], state: State | None = None, **kwargs: Any) -> Any:
-        """Calls `step` where there is a state, as a Keras layer, so that processors may add losses; else as ddsp does."""
-        return super().call(inputs, **kwargs) if state is None else self.step(inputs, state, **kwargs)
+    def call(
+        self,
+        inputs: dict[str, tf.Tensor],
+        state: State | None = None,
+        voices: int | tf.Tensor = 1,
+        audible: tf.Tensor | None = None,
+        return_outputs_dict: bool = False,
+    ) -> Any:
+        """With a state, `step` as the call of a Keras layer, in which processors may add losses; else as ddsp's."""
+        if state is None:
+            return super().call(inputs, return_outputs_dict)
+        return self.step(inputs, state, voices, audible)
 
     def step(
         self,
