@@ -15,7 +15,8 @@ import pytest
 from absl import flags
 
 from neural_midi_synth.files.audio import write_audio
-from neural_midi_synth.midi.notes import Voice, write_midi
+from neural_midi_synth.midi.pieces import Voice
+from neural_midi_synth.midi.standard_midi_file import write_midi
 
 # As the commands set it, before TensorFlow is imported: here they run in a Python that has it already.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
