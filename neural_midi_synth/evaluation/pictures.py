@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neural_midi_synth.evaluation import metrics
-from neural_midi_synth.midi.pieces import Piece, Voice
+from neural_midi_synth.midi.pieces import Piece, Voice, in_force
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -224,7 +224,7 @@ def _draw_bends(roll: Axes, voice: Voice, theme: Theme) -> None:
     times, semitones = voice.pitch_bends[:, 0], voice.pitch_bends[:, 1]
     for start, end, pitch, _ in voice.notes:
         inside = (times > start) & (times < end)
-        at_start = np.searchsorted(times, start, side="right") - 1
+        at_start = in_force(times, start)
         first = semitones[at_start] if at_start >= 0 else 0.0
         if first or np.any(semitones[inside]):
             xs = np.concatenate([[start], times[inside], [end]])

@@ -1,18 +1,20 @@
 """An evaluation measures what was played, and leaves a whole report or none."""
 
 import base64
+import io
 import json
 import math
 import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from neural_midi_synth.errors import DataError
 from neural_midi_synth.evaluation import comparing, pictures, results
 from neural_midi_synth.evaluation.examples import Example, examples_in
 from neural_midi_synth.files.audio import read_audio, write_audio
-from neural_midi_synth.midi.pieces import Voice
+from neural_midi_synth.midi.pieces import Piece, Voice
 from neural_midi_synth.midi.standard_midi_file import write_midi
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -147,6 +149,47 @@ def test_names_are_escaped_and_files_never_collide(tmp_path, instrument):
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
 
 
+def chords():
+    """Two voices: fifths, then a fourth."""
+    upper = Voice(np.array([[0.1, 0.7, 47, 100], [0.7, 1.4, 48, 100]]), np.array([[0.0, 55, 127]]))
+    return Piece((Voice(np.array([[0.1, 0.7, 40, 100], [0.7, 1.4, 43, 100]])), upper))
+
+
+def test_chords_are_measured_beside_their_recording(tmp_path, instrument, capsys):
+    both = [
+        Example("chords", chords(), instrument.render(chords())),
+        Example("line", voice(), instrument.render(voice())),
+    ]
+    summary = comparing.evaluate(SineInstrument(cents=100.0), both, tmp_path / "report")
+    of_chords, of_line = summary["examples"]
+    # The recording has the notes and the instrument is off by a semitone, out of tolerance.
+    for name in ("precision", "recall", "f"):
+        assert of_chords[f"reference_multipitch_{name}"] >= 0.85
+        assert of_chords[f"multipitch_{name}"] <= 0.1
+        assert of_line[f"multipitch_{name}"] is None
+        assert summary["mean"][f"multipitch_{name}"] == of_chords[f"multipitch_{name}"]
+    assert of_chords["multipitch_share"] == pytest.approx(
+        of_chords["multipitch_f"] / of_chords["reference_multipitch_f"], abs=1e-5
+    )
+    # A tracker of one pitch can't follow chords.
+    assert of_chords["pitch_accuracy"] is None
+    assert of_line["pitch_accuracy"] <= 0.05
+    header, _, row, *_ = capsys.readouterr().out.splitlines()
+    assert header.index("Multi-pitch precision") > header.index("Pitch accuracy")
+    assert re.search(r" – +\d+ % \(\d+ %\) +\d+ % \(\d+ %\) +\d+ % \(\d+ %\) +\d+ % ", row)
+    html = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert html.count("<dt>Multi-pitch F ") == 1
+
+
+def test_reports_of_single_voices_have_no_columns_for_chords(tmp_path, instrument, capsys):
+    silent = Voice(np.zeros([0, 4]))
+    example = Example("line", Piece((voice(), silent)), instrument.render(voice()))
+    summary = comparing.evaluate(instrument, [example], tmp_path / "report")
+    assert not any("multipitch" in name for name in summary["examples"][0])
+    assert "Multi-pitch" not in capsys.readouterr().out
+    assert "Multi-pitch" not in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+
+
 def test_an_excerpt_is_not_compared_beyond_its_end(tmp_path, instrument):
     reference = instrument.render(voice())[: 12 * 1600]
     whole = Example("excerpt", voice(), reference, is_excerpt=True)
@@ -220,3 +263,31 @@ def test_pictures_are_drawn_of_empty_and_silent_input_too(theme):
     assert pictures.example_picture(nothing, silence, None, 16000, styles, theme).startswith(PNG)
     assert pictures.spectrogram_pair(silence, silence[:100], 16000, theme).startswith(PNG)
     assert pictures.piano_roll(voice(), {}, 2.0, theme).startswith(PNG)
+    assert pictures.piano_roll(Piece((nothing, nothing)), styles, 0.0, theme).startswith(PNG)
+
+
+def changed_rows(picture, other):
+    """Rows of pixels where two pictures differ by more than the palette of 256 colours does."""
+    both = [np.asarray(Image.open(io.BytesIO(each)).convert("RGB"), int) for each in (picture, other)]
+    return (np.abs(both[0] - both[1]) > 24).any(axis=(1, 2))
+
+
+def test_a_picture_has_notes_bends_and_styles_of_every_voice():
+    lower, upper = chords().voices
+    styles = {"openness": 55}
+    bent = Voice(upper.notes, upper.control_changes, np.array([[0.3, 1.0]]))
+    styled = Voice(lower.notes, np.array([[0.0, 55, 40], [0.7, 55, 90]]))
+    plain = pictures.piano_roll(chords(), styles, 1.5)
+    rows = changed_rows(plain, pictures.piano_roll(Piece((lower, bent)), styles, 1.5))
+    # The panel of the notes is above that of the style.
+    edge = round(0.65 * len(rows))
+    assert rows[:edge].sum() > 5 and not rows[edge:].any()
+    rows = changed_rows(plain, pictures.piano_roll(Piece((styled, upper)), styles, 1.5))
+    assert rows[edge:].sum() > 5 and not rows[:edge].any()
+    rows = changed_rows(plain, pictures.piano_roll(Piece((lower, Voice(np.zeros([0, 4])))), styles, 1.5))
+    assert rows[:edge].sum() > 5
+
+
+def test_one_voice_and_a_piece_of_it_look_alike():
+    styles = {"openness": 55}
+    assert pictures.piano_roll(voice(), styles, 2.0) == pictures.piano_roll(Piece((voice(),)), styles, 2.0)
