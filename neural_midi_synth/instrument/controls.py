@@ -8,7 +8,6 @@ finds the few rows that matter to a block.
 
 from __future__ import annotations
 
-import bisect
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -16,6 +15,8 @@ from typing import Any
 import gin
 import numpy as np
 import tensorflow as tf
+
+from neural_midi_synth.midi.pieces import in_force
 
 PADDING = -1.0e9
 """Rows whose time is at or below this, or is not finite, are ignored: batches of unequal length are padded with it."""
@@ -281,7 +282,8 @@ class Score:
         for kinds in self._voices:
             found: dict[str, list[np.ndarray]] = {name: [np.zeros([0, n])] for name, n in COLUMNS.items()}
             for name, frames, rows in kinds:
-                found[name].append(rows[in_force(frames, first_frame) : np.searchsorted(frames, end_frame) + 1])
+                first, end = max(in_force(frames, first_frame), 0), np.searchsorted(frames, end_frame) + 1
+                found[name].append(rows[first:end])
             voices.append({name: np.concatenate(rows) for name, rows in found.items()})
         return padded(voices)
 
@@ -298,11 +300,6 @@ def _by_kind(rows: Mapping[str, np.ndarray], frame_rate: int) -> Iterator[tuple[
             of_number = of_kind[numbers == number]
             of_number = of_number[np.argsort(of_number[:, 0], kind="stable")]
             yield name, np.floor(of_number[:, 0] * frame_rate + _TO_NEAREST), of_number
-
-
-def in_force(frames: Any, frame: int) -> int:
-    """Index of the last of the ordered frames that is not after `frame`; 0 where all are."""
-    return max(bisect.bisect_right(frames, frame) - 1, 0)
 
 
 def padded(voices: Sequence[Mapping[str, Any]]) -> dict[str, tf.Tensor]:

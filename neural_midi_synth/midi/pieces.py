@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from neural_midi_synth.errors import DataError
 
@@ -167,5 +169,21 @@ def _inside_or_in_force(times: np.ndarray, start: float, end: float, kinds: np.n
     """Marks the events in (start, end) and the last one of each kind at or before `start`."""
     kept = (times > start) & (times < end)
     for kind in np.unique(kinds):
-        kept[np.flatnonzero((kinds == kind) & (times <= start))[-1:]] = True
+        of_kind = np.flatnonzero(kinds == kind)
+        last = in_force(times[of_kind], start)
+        if last >= 0:
+            kept[of_kind[last]] = True
     return kept
+
+
+def in_force(times: npt.ArrayLike, time: npt.ArrayLike) -> Any:
+    """Finds which of several events is in force: the last one that is not after a time.
+
+    Args:
+        times: Of the events, in order, in whatever unit; `[n]`.
+        time: One time, or an array of them.
+
+    Returns:
+        Index of the event for each time; -1 where all events come after it.
+    """
+    return np.searchsorted(times, time, side="right") - 1

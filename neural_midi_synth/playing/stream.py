@@ -28,11 +28,11 @@ import numpy as np
 import tensorflow as tf
 
 from neural_midi_synth.errors import DataError
-from neural_midi_synth.instrument.controls import COLUMNS, frame_of, in_force, padded
+from neural_midi_synth.instrument.controls import COLUMNS, frame_of, padded
 from neural_midi_synth.instrument.instrument import Instrument
 from neural_midi_synth.instrument.rendering import render_blocks, state_specs
 from neural_midi_synth.midi.events import Bent, ControlChanged, MidiChannel, Note, NoteBegan
-from neural_midi_synth.midi.pieces import Piece, Voice
+from neural_midi_synth.midi.pieces import Piece, Voice, in_force
 from neural_midi_synth.playing.allocation import VoiceAllocator
 
 if TYPE_CHECKING:
@@ -267,9 +267,9 @@ class Stream:
         n_due = bisect.bisect_left(self._queue, (end_frame,))
         due, self._queue = self._queue[:n_due], self._queue[n_due:]
         for notes in self._notes:
-            del notes[: in_force([note.start for note in notes], self.frame)]
+            del notes[: max(in_force([note.start for note in notes], self.frame), 0)]
         for events in self._held.values():
-            del events[: in_force([frame for frame, _ in events], self.frame)]
+            del events[: max(in_force([frame for frame, _ in events], self.frame), 0)]
         for frame, _, what, values in due:
             for fact in getattr(self._channel, what)(frame, *values):
                 if isinstance(fact, NoteBegan):
