@@ -1,6 +1,5 @@
-"""An instrument learns: after a minute of training it plays the pitches, and how long a note rings follows its style."""
+"""An instrument learns: after a minute it plays the pitches, and how long a note rings follows its style."""
 
-import pathlib
 import warnings
 
 import numpy as np
