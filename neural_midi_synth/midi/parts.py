@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from neural_midi_synth.errors import DataError
-from neural_midi_synth.midi.allocation import divide, is_monophonic, newest_wins
+from neural_midi_synth.midi.allocation import allocate, divide, is_monophonic, newest_wins
 from neural_midi_synth.midi.events import PEDAL_DOWN, SUSTAIN_PEDAL, Bent, ControlChanged, Fact, NoteBegan
 from neural_midi_synth.midi.pieces import Piece, Voice
 
@@ -107,16 +107,20 @@ class ChannelEvents:
         )
 
     def is_string(self) -> bool:
-        """Whether it may be a string of an instrument: its keys, legato included, are played one at a time."""
+        """Whether it may be a string of an instrument: its keys are played one at a time, but for legato."""
+        return not self.is_drums and is_monophonic(self.key_notes())
+
+    def key_notes(self) -> np.ndarray:
+        """Returns the notes `[n, 4]` as the keys play them, without the pedal."""
         held = np.column_stack([self.notes[:, 0], self.key_ups, self.notes[:, 2:]])
-        return not self.is_drums and is_monophonic(held[held[:, 1] > held[:, 0]])
+        return held[held[:, 1] > held[:, 0]]
 
     def voice(self, notes: np.ndarray) -> Voice:
         """Returns a voice of these notes with the controls of the MIDI channel."""
         return Voice(notes, self.control_changes, self.pitch_bends)
 
 
-def group_parts(channels: Sequence[ChannelEvents], source: str) -> list[Part]:
+def group_parts(channels: Sequence[ChannelEvents], source: str, most: int | None = None) -> list[Part]:
     """Finds the instruments of a file.
 
     Where there are several MIDI channels, no two the same, each monophonic, none with drums, and with no more than one
@@ -128,6 +132,8 @@ def group_parts(channels: Sequence[ChannelEvents], source: str) -> list[Part]:
     Args:
         channels: What has notes, in the order of tracks.
         source: Name of the file.
+        most: Where keys are played on no more voices than this, notes that the pedal holds take no more either: each
+            ends for the next one. Unless given, they get voices of their own.
 
     Returns:
         The parts in the order of tracks and MIDI channels.
@@ -140,7 +146,7 @@ def group_parts(channels: Sequence[ChannelEvents], source: str) -> list[Part]:
         if _are_strings(of_track):
             parts.append(_string_wise(of_track, source))
         else:
-            parts += [_allocated(channel, source) for channel in of_track]
+            parts += [_allocated(channel, source, most) for channel in of_track]
     return _joined_by_program(parts)
 
 
@@ -207,14 +213,21 @@ def as_strings(piece: Piece) -> list[Voice]:
     return strings
 
 
-def _allocated(channel: ChannelEvents, source: str) -> Part:
-    piece = Piece(tuple(channel.voice(notes) for notes in divide(channel.notes)))
+def _allocated(channel: ChannelEvents, source: str, most: int | None) -> Part:
+    enough = most is not None and allocate(channel.key_notes()).max(initial=-1) < most
+    notes_of_voices = divide(channel.notes, most if enough else None)
+    piece = Piece(tuple(channel.voice(notes) for notes in notes_of_voices))
     numbers = (channel.midi_channel,)
     return Part(channel.track, channel.name, numbers, channel.program, channel.is_drums, piece, source)
 
 
 def choose_piece(
-    channels: Sequence[ChannelEvents], source: str, track: int | str | None, midi_channel: int | None, all_tracks: bool
+    channels: Sequence[ChannelEvents],
+    source: str,
+    track: int | str | None,
+    midi_channel: int | None,
+    all_tracks: bool,
+    most: int | None,
 ) -> Piece:
     """Makes one piece of what was chosen of a file.
 
@@ -224,6 +237,7 @@ def choose_piece(
         track: Number of the track from 1, or its name; None for any.
         midi_channel: 1..16; None for any.
         all_tracks: Whether to play several instruments together, without drums.
+        most: As for `group_parts`.
 
     Returns:
         The piece.
@@ -243,7 +257,7 @@ def choose_piece(
         asked = " ".join(f"{word} {value!r}" for word, value in asked if value is not None)
         instruments = _listed(group_parts(channels, source))
         raise DataError(f"{source}: has no notes on {asked}. Choose among those it has ({instruments}).")
-    parts = group_parts(chosen, source)
+    parts = group_parts(chosen, source, most)
     if all_tracks:
         return Piece(tuple(itertools.chain.from_iterable(part.piece.voices for part in _without_drums(parts))))
     if len(parts) > 1:

@@ -45,6 +45,7 @@ def read_midi(
     track: int | str | None = None,
     midi_channel: int | None = None,
     all_tracks: bool = False,
+    most_voices: int | None = None,
 ) -> Piece:
     """Reads the voices of one instrument from a Standard MIDI File of type 0 or 1, or from a NoteSequence.
 
@@ -60,6 +61,8 @@ def read_midi(
         track: Number of the track in the file, from 1, or its name; needed when several tracks have notes.
         midi_channel: 1..16; needed when notes are on several MIDI channels that are not strings of one instrument.
         all_tracks: Whether to read all instruments, but for drums, as one piece.
+        most_voices: Where keys are played on no more voices than this, notes that the pedal holds take no more either:
+            each ends for the next one. Unless given, they get voices of their own.
 
     Returns:
         The piece, with at least one note in each voice, and none overlapping in a voice.
@@ -69,7 +72,7 @@ def read_midi(
             `midi_channel` and `all_tracks` do not choose.
     """
     channels, name = _read(source)
-    return choose_piece(channels, name, track, midi_channel, all_tracks)
+    return choose_piece(channels, name, track, midi_channel, all_tracks, most_voices)
 
 
 def read_parts(source: str | os.PathLike | music_pb2.NoteSequence) -> list[Part]:

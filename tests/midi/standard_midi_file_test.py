@@ -192,6 +192,10 @@ def test_the_sustain_pedal_holds_notes_and_what_it_holds_goes_on_in_a_voice_of_i
     np.testing.assert_allclose(second.notes, [[1.0, 2.0, 43, 100]], atol=1e-9)
     for voice in (first, second):
         np.testing.assert_allclose(voice.control_changes, [[0.25, 64, 127], [2.0, 64, 0]], atol=1e-9)
+    (one,) = read_midi(tmp_path / "riff.mid", most_voices=1).voices  # Its keys are played one at a time.
+    np.testing.assert_allclose(one.notes[:, :3], [[0.0, 1.0, 40], [1.0, 2.0, 43], [2.5, 3.0, 45]], atol=1e-9)
+    write_file(tmp_path / "chord.mid", [*note(0, 1, 40), *note(0, 1, 43)])
+    assert len(read_midi(tmp_path / "chord.mid", most_voices=1).voices) == 2
 
 
 def test_a_pedal_on_a_track_of_its_own_holds_also_after_the_last_note(tmp_path):
