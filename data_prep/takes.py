@@ -121,7 +121,7 @@ def read_take(
         DataError: One of them can't be read; the annotation has several instruments or too many voices, or is longer
             than the recording; the recording is silent.
     """
-    piece = read_midi(take.midi_path, track=track, midi_channel=midi_channel)
+    piece = read_midi(take.midi_path, track=track, midi_channel=midi_channel, most_voices=most_voices)
     check_voices(piece, most_voices, str(take.midi_path))
     samples, sample_rate = read_audio(take.audio_path)
     duration = len(samples) / sample_rate
