@@ -25,6 +25,7 @@ import tensorflow as tf
 from neural_midi_synth.exporting.allocation import divide
 from neural_midi_synth.instrument.controls import COLUMNS, PADDING, has_length
 from neural_midi_synth.instrument.instrument import Instrument
+from neural_midi_synth.instrument.processors import VOICE_OFFSET
 from neural_midi_synth.instrument.recurrent import State
 
 Signature = Callable[..., dict[str, tf.Tensor]]
@@ -43,7 +44,8 @@ _STATE_PREFIX = "state_"
 _HIGHEST = 1.0e6  # Far beyond what any state holds, and far from where float32 ends.
 _DAY = 86400.0
 _ROWS = {
-    "notes": "start s, end s, MIDI note number (fractional if need be), velocity 0 to 127",
+    "notes": "start s, end s, MIDI note number (fractional if need be), velocity 0 to 127; "
+    f"notes that overlap play as voices, up to {MAX_VOICES} at once",
     "control_changes": "time s, controller number, value 0 to 127",
     "pitch_bends": "time s, semitones, in force until the next",
 }
@@ -194,9 +196,12 @@ class Signatures:
     def begin_streams(self, batch: tf.Tensor) -> dict[str, tf.Tensor]:
         """`initial_state`: what streams start from.
 
+        A client plays a chord as one stream for each voice and adds up what they play. So the streams of one number
+        have noise as different as that of the voices of a piece.
+
         Args:
             batch: int32 `[n]`: the number of streams; their sum where there are several numbers, so that a server may
-                join requests.
+                join requests: each request gets what it would get by itself.
 
         Returns:
             The state's tensors by name, each `[batch, …]`.
@@ -207,8 +212,10 @@ class Signatures:
         streams = tf.reduce_sum(tf.cast(batch, tf.int64))
         fits = tf.reduce_all(batch >= 1) & (streams >= 1) & (streams <= MAX_STREAMS)
         with tf.control_dependencies([_demand(fits, f"batch: give 1 to {MAX_STREAMS} streams.")]):
-            streams = tf.cast(streams, tf.int32)
-        states = dict(flat_state(self.instrument.initial_state(streams)))
+            batch = tf.identity(batch)
+        first_samples = tf.cast(tf.ragged.range(batch).flat_values, tf.int64) * VOICE_OFFSET % 2**32
+        state = self.instrument.initial_state(tf.size(first_samples), first_sample=first_samples)
+        states = dict(flat_state(state))
         return {name: states[name] for name in self.state_specs}
 
     def play_block(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -336,7 +343,10 @@ def describe(instrument: Instrument) -> dict[str, Any]:
         for name, count in (("notes", "n"), ("control_changes", "m"), ("pitch_bends", "k"))
     }
     n_samples = _told("int32", "[batch]", "length of the clip in samples; one number does for all rows")
-    batch = _told("int32", "[n]", f"number of streams, 1 to {MAX_STREAMS}; several numbers are added")
+    many = (
+        f"number of streams, 1 to {MAX_STREAMS}, whose sum is a chord; several numbers are added, as several requests"
+    )
+    batch = _told("int32", "[n]", many)
     clip = _told("float32", "[batch, max(n_samples)]", "0 after a row's own n_samples")
     drawn = _told("float32", "[batch, n_frames * hop]", "frame i stands for sample i * hop; the last frame is held")
     late = f"{instrument.latency} samples behind the control frames"

@@ -33,7 +33,7 @@ def play(model, requests):
     frames = {key.partition("/")[2]: requests[key] for key in requests if key.startswith("stream")}
     n_block = int(frames.pop("block_frames"))
     batch, n_frames, _ = next(iter(frames.values())).shape
-    state = signatures["initial_state"](batch=tf.constant([batch]))
+    state = signatures["initial_state"](batch=tf.constant([1] * batch))  # Each on its own, not as voices.
     blocks = []
     for begin in range(0, n_frames, n_block):
         block = {name: tf.constant(values[:, begin : begin + n_block]) for name, values in frames.items()}

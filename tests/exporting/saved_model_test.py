@@ -14,6 +14,7 @@ from neural_midi_synth.exporting import saved_model
 from neural_midi_synth.instrument.controls import COLUMNS, PADDING
 from neural_midi_synth.instrument.loading import build, configure
 from neural_midi_synth.instrument.rendering import score_of
+from neural_midi_synth.midi.allocation import divide
 from neural_midi_synth.midi.pieces import Piece, Voice
 
 CLIENT = pathlib.Path(__file__).with_name("plain_tensorflow.py")
@@ -31,6 +32,21 @@ LONG = Voice(
 )
 SHORT = Voice(np.array([[0.0, 0.4, 45, 100], [0.398, 1.1, 52, 60]]), np.array([[0.2, 56, 127]]))
 N_SAMPLES = (5 * SAMPLE_RATE + 17, 2 * SAMPLE_RATE)
+# A chord, a note struck again while it lasts, legato above a bass, and what rings on alone.
+CHORDS = Voice(
+    np.array(
+        [
+            (0.1, 0.9, 40, 100),
+            (0.1, 0.6, 47, 90),
+            (0.12, 0.6, 52, 80),
+            (0.5, 1.4, 40, 70),
+            (0.95, 1.25, 55, 90),
+            (1.2, 1.5, 57, 90),
+        ]
+    ),
+    np.array([[0.0, 55, 100], [0.7, 56, 127]]),
+    np.array([[0.3, 1.0], [1.0, 0.0]]),
+)
 
 
 def request(*voices, n_samples):
@@ -164,6 +180,38 @@ def test_padding_and_the_order_of_rows_change_nothing(signatures, clips):
     np.testing.assert_allclose(audio[0], clips[1], rtol=0, atol=1e-4)
 
 
+def as_piece(voice):
+    """The voices of a request, each with its control changes and bends."""
+    voices = divide(voice.notes, saved_model.MAX_VOICES)
+    return Piece(tuple(Voice(notes, voice.control_changes, voice.pitch_bends) for notes in voices))
+
+
+def test_chords_play_as_voices_whatever_else_is_in_the_batch(instrument, signatures):
+    play, n_samples = signatures["serving_default"], 2 * SAMPLE_RATE
+    piece = as_piece(CHORDS)
+    assert len(piece.voices) == 3
+    expected = [instrument.render(each, n_samples=n_samples) for each in (piece, SHORT, Voice(np.zeros([0, 4])))]
+    alone = play(**tensors(request(CHORDS, n_samples=[n_samples])))["audio"]
+    np.testing.assert_allclose(alone[0], expected[0], rtol=0, atol=1e-4)
+    # The row of one voice has no more noise for the voices of its neighbour, and the empty row none but its own.
+    voices = (CHORDS, SHORT, Voice(np.zeros([0, 4])))
+    together = play(**tensors(request(*voices, n_samples=[n_samples])))["audio"]
+    np.testing.assert_allclose(together, expected, rtol=0, atol=1e-4)
+    assert np.abs(expected[0] - instrument.render(Piece(piece.voices[:1]), n_samples=n_samples)).max() > 1e-2
+
+
+def test_more_notes_than_there_may_be_voices_take_those_of_the_oldest(instrument, signatures):
+    n_notes, n_samples = saved_model.MAX_VOICES + 4, SAMPLE_RATE // 2
+    starts = 0.02 + 0.005 * np.arange(n_notes)
+    crowd = Voice(np.stack([starts, starts + 0.4, 30 + np.arange(n_notes), np.full(n_notes, 80)], axis=1))
+    piece = as_piece(crowd)
+    assert len(piece.voices) == saved_model.MAX_VOICES
+    audio = signatures["serving_default"](**tensors(request(crowd, n_samples=[n_samples])))["audio"]
+    np.testing.assert_allclose(audio[0], instrument.render(piece, n_samples=n_samples), rtol=0, atol=1e-4)
+    meaning = saved_model.describe(instrument)["serving_default"]["inputs"]["notes"]["meaning"]
+    assert f"up to {saved_model.MAX_VOICES} at once" in meaning
+
+
 def rows(*each):
     return np.array([each], np.float32)
 
@@ -252,10 +300,28 @@ def test_frames_are_clipped_to_their_ranges_or_refused(instrument, signatures):
 def test_streams_begin_by_their_number_or_by_the_sum_of_several(signatures):
     begin = signatures["initial_state"]
     for batch in ([3], [1, 1, 1], [2, 1]):
-        assert {value.shape[0] for value in begin(batch=tf.constant(batch)).values()} == {3}
+        together = begin(batch=tf.constant(batch))
+        alone = [begin(batch=tf.constant([each])) for each in batch]
+        for name, value in together.items():
+            np.testing.assert_array_equal(value, np.concatenate([each[name] for each in alone]))
+            assert len(value) == 3
     for batch in ([0], [-1], [2, -1], [], [saved_model.MAX_STREAMS + 1], [1000, 1000], [2**31 - 1, 2**31 - 1]):
         with pytest.raises(tf.errors.InvalidArgumentError, match="give 1 to 1024 streams"):
             begin(batch=tf.constant(batch, tf.int32))
+
+
+def test_the_sum_of_the_streams_of_one_number_is_a_chord(instrument, signatures):
+    piece = as_piece(CHORDS)
+    frames = instrument.controls(**score_of(instrument, piece, {}).rows(0, 10**6), n_frames=200)
+    state = signatures["initial_state"](batch=tf.constant([len(piece.voices)]))
+    audio = signatures["stream"](**frames, **state)["audio"].numpy()
+    expected = instrument.render(piece, n_samples=200 * HOP)
+    np.testing.assert_allclose(audio.sum(axis=0)[HOP:], expected[: 199 * HOP], rtol=0, atol=1e-4)
+    # On its sample's index the noise depends.
+    of_voices = dict(saved_model.flat_state(instrument.initial_state(1, len(piece.voices))))
+    [index] = [name for name in state if name.endswith("_sample")]
+    np.testing.assert_array_equal(state[index], of_voices[index])
+    assert len(set(state[index].numpy())) == len(piece.voices)
 
 
 def test_a_state_from_nowhere_is_refused_or_played(instrument, signatures):
