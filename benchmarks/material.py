@@ -11,7 +11,7 @@ from neural_midi_synth import configs
 from neural_midi_synth.instrument.controls import frame_of
 from neural_midi_synth.instrument.instrument import Instrument
 from neural_midi_synth.instrument.loading import build, configure
-from neural_midi_synth.midi.pieces import Voice
+from neural_midi_synth.midi.pieces import Piece, Voice
 
 
 def built(config: str, bindings: Sequence[str]) -> Instrument:
@@ -35,6 +35,11 @@ def voice(seconds: float, seed: int = 0) -> Voice:
         np.stack([changes, numbers, values], axis=1),
         np.stack([bends, random.uniform(-1.0, 1.0, len(bends))], axis=1),
     )
+
+
+def piece(seconds: float, voices: int) -> Piece:
+    """So many of them play together."""
+    return Piece(tuple(voice(seconds, seed) for seed in range(voices)))
 
 
 def events(voice: Voice, frame_rate: int) -> list[tuple[int, str, tuple[float, ...]]]:

@@ -25,6 +25,8 @@ from neural_midi_synth.playing.stream import Stream
 
 _BLOCK_SECONDS = 0.016  # Of a stream.
 _REAL_TIME = {"guitar": "60 × real time", "lineage": "15 × real time", "guitar_48k": "20 × real time"}
+# Of guitar_live.gin, the config of the package's guitar, on so many voices.
+_REAL_TIME_OF_VOICES = {1: "80 × real time", 6: "25 × real time", 16: "10 × real time"}
 
 
 class Playing:
@@ -43,6 +45,9 @@ class Playing:
         for config, seconds in [*renderings, ("lineage", clip), ("lineage", minute), ("guitar_48k", minute)]:
             name = f"rendering {length(seconds)}, {config}.gin"
             benchmarks[name] = functools.partial(self._rendering, name, config, seconds)
+        for voices, aim in _REAL_TIME_OF_VOICES.items():
+            name = f"rendering {length(minute)}, guitar_live.gin, {voices} voice{'s' if voices > 1 else ''}"
+            benchmarks[name] = functools.partial(self._rendering, name, "guitar_live", minute, voices, aim)
         benchmarks["stream"] = self._stream
         benchmarks["data set"] = self._data_set
         if long:
@@ -53,20 +58,21 @@ class Playing:
         """Name → what is done in a process of its own, for its memory."""
         return {"rendering": self._measure_rendering, "stream": self._measure_stream}
 
-    def _render_call(self, config: str, seconds: float) -> Callable[..., None]:
+    def _render_call(self, config: str, seconds: float, voices: int = 1) -> Callable[..., None]:
         """A call that renders as `nms_render` does, from notes to a file."""
-        instrument, voice = material.built(config, self._sizes.bindings), material.voice(seconds)
+        instrument, piece = material.built(config, self._sizes.bindings), material.piece(seconds, voices)
 
         def render(seconds: float = seconds) -> None:
-            blocks = instrument.render_blocks(voice, n_samples=round(seconds * instrument.sample_rate))
+            blocks = instrument.render_blocks(piece, n_samples=round(seconds * instrument.sample_rate))
             with tempfile.TemporaryDirectory() as folder:
                 write_audio(pathlib.Path(folder) / "rendering.wav", blocks, instrument.sample_rate)
 
         return render
 
-    def _rendering(self, name: str, config: str, seconds: float) -> list[Row]:
-        measured = measuring.in_a_process("rendering", self._quick, config=config, seconds=seconds)
-        row = Row(name, measured["seconds"], audio=seconds, memory=measured["memory"], aim=_REAL_TIME[config])
+    def _rendering(self, name: str, config: str, seconds: float, voices: int = 1, aim: str | None = None) -> list[Row]:
+        measured = measuring.in_a_process("rendering", self._quick, config=config, seconds=seconds, voices=voices)
+        aim = aim or _REAL_TIME[config]
+        row = Row(name, measured["seconds"], audio=seconds, memory=measured["memory"], aim=aim)
         if seconds == self._sizes.clip_seconds:  # All that stock can render.
             row.call = self._render_call(config, seconds)
             times = measuring.interleaved({"ours": row.call, "stock": self._parts.stock_clip()}, self._sizes.seconds)
@@ -74,34 +80,37 @@ class Playing:
             row.stock_memory = measuring.in_a_process("stock clip", self._quick)["memory"]
         return [row]
 
-    def _measure_rendering(self, config: str, seconds: float) -> dict[str, float]:
-        render = self._render_call(config, seconds)
+    def _measure_rendering(self, config: str, seconds: float, voices: int) -> dict[str, float]:
+        render = self._render_call(config, seconds, voices)
         render(2.0 * BLOCK_SECONDS)  # Traces the graph.
         return {"seconds": measuring.median_time(render, 3 if seconds <= 360.0 else 1)}
 
     def _stream(self) -> list[Row]:
-        measured = measuring.in_a_process("stream", self._quick)
-        audio, aims = measured["audio"], ("", "8 ms", "16 ms")
-        rows = [
-            Row(
-                f"stream, guitar_live.gin, block of {audio * 1000:g} ms: {which}", measured[which], audio=audio, aim=aim
+        rows = []
+        for voices, of_voices in ((1, "one voice"), (6, "six voices")):
+            measured = measuring.in_a_process("stream", self._quick, voices=voices)
+            audio, aims = measured["audio"], ("", "8 ms", "16 ms")
+            name = f"stream, guitar_live.gin, {of_voices}, block of {audio * 1000:g} ms"
+            first, *others = (
+                Row(f"{name}: {which}", measured[which], audio=audio, aim=aim)
+                for which, aim in zip(("median", "p99", "worst"), aims)
             )
-            for which, aim in zip(("median", "p99", "worst"), aims)
-        ]
-        rows[0].memory = measured["memory"]
-        rows[0].call = self._live().block
+            first.memory = measured["memory"]
+            first.call = self._live(voices).block
+            rows += [first, *others]
         return rows
 
-    def _live(self) -> Stream:
+    def _live(self, voices: int) -> Stream:
         live = material.built("guitar_live", self._sizes.bindings)
-        return Stream(live, round(_BLOCK_SECONDS * live.frame_rate), voices=1)
+        return Stream(live, round(_BLOCK_SECONDS * live.frame_rate), voices)
 
-    def _measure_stream(self) -> dict[str, float]:
-        stream = self._live()
+    def _measure_stream(self, voices: int) -> dict[str, float]:
+        stream = self._live(voices)
         times = []
-        events = collections.deque(
-            material.events(material.voice(self._sizes.stream_seconds), stream.instrument.frame_rate)
-        )
+        # As many players as there are voices, on one MIDI channel.
+        played = material.piece(self._sizes.stream_seconds, voices).voices
+        all_events = (each for voice in played for each in material.events(voice, stream.instrument.frame_rate))
+        events = collections.deque(sorted(all_events))
         for _ in range(math.ceil(self._sizes.stream_seconds * SAMPLE_RATE / stream.block_samples)):
             began = time.perf_counter()
             while events and events[0][0] < stream.frame + stream.block_frames:
