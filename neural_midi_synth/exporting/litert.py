@@ -1,9 +1,9 @@
 """The stream as a LiteRT model (formerly TensorFlow Lite), for phones, plug-ins and single-board computers.
 
-LiteRT has neither float64 nor complex numbers nor Fourier transforms. So the steps that count phases, draw noise and
-convolve are written here once more, in what it has: integers that overflow modulo 2^32 or 2^64, and convolution as the
-product of an impulse response with a Toeplitz matrix, whose rows are the signal delayed by 0, 1, 2, … samples.
-Everything else is the instrument's own.
+LiteRT has neither float64 nor complex numbers nor Fourier transforms. So the steps of those processors that count
+phases, make noise or convolve are written here once more, with what it has: integers, which wrap around where they
+overflow, in place of float64; and a matrix product in place of Fourier transforms (see `_delayed`). Everything else is
+the instrument's own code.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ def convert(instrument: Instrument, block_frames: int, voices: int = 1) -> bytes
     """Makes the stream step a LiteRT model of one signature, 'stream'. Weights are float16, sums are float32.
 
     Inputs are one block of control frames, a float32 `[voices, block_frames, 1]` for each channel by its name, and the
-    state by the names `state_…`. Outputs are `audio`, float32 `[1, block_frames * hop]`, `instrument.latency` samples
-    behind the frames, and the next state by the same names. A stream begins with zeros for all the state. Frames must
-    be finite; they are clipped to the range of their channel.
+    state by the names `state_…`. Outputs are `audio`, float32 `[1, block_frames * hop]`, the sum of the voices,
+    `instrument.latency` samples behind the frames; and the next state by the same names. A stream begins with zeros for
+    all the state. Frames must be finite; they are clipped to the range of their channel.
 
     What it plays is what `instrument.step` does to within 1e-3 of full scale: that is what rounding the weights costs.
     Pitch and phase are the same to the last bit, so that it does not grow with time.
@@ -47,8 +47,8 @@ def convert(instrument: Instrument, block_frames: int, voices: int = 1) -> bytes
     Args:
         instrument: An instrument whose processors are `nms.Harmonic`, `nms.FilteredNoise`, `nms.Reverb` and `Add`.
         block_frames: Control frames of a block, a multiple of the decoder's stride, up to ten times that.
-        voices: Voices of the stream, from 1. All of them sound; one without notes adds what noise the network makes of
-            silence.
+        voices: Voices of the stream, from 1. All of them are in the sound: one without notes, too, adds the noise that
+            a network makes of silence.
 
     Returns:
         The model, to be written into a `.tflite` file or given to an interpreter.
@@ -76,12 +76,12 @@ def convert(instrument: Instrument, block_frames: int, voices: int = 1) -> bytes
     signature = {channel: tf.TensorSpec([voices, block_frames, 1], tf.float32, channel) for channel in channels}
     for name, value in flat.items():
         if value.size:
-            # What counts modulo 2³² is int32 here.
+            # Phases and the indices of samples, int64, matter modulo 2^32 only, so int32 will do.
             dtype = tf.int32 if value.dtype == np.int64 else tf.float32
             signature[name] = tf.TensorSpec(value.shape, dtype, name)
 
-    # int64 counters go on as int32, modulo 2^32.
-    start = {
+    # What does not begin with 0: outputs of a decoder with a stride, and from the second voice on the sample's index.
+    initial = {
         name: value.astype(np.int32 if value.dtype == np.int64 else value.dtype)
         for name, value in flat.items()
         if value.any()
@@ -89,10 +89,12 @@ def convert(instrument: Instrument, block_frames: int, voices: int = 1) -> bytes
 
     def stream(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         frames = {name: tf.clip_by_value(inputs[name], of.minimum, of.maximum) for name, of in channels.items()}
-        # What a stream begins with is taken off the state, so that it begins with zeros.
-        state = {name: inputs[name] + start[name] if name in start else inputs.get(name, flat[name]) for name in flat}
+        # The client keeps the difference from the initial state, so that it can begin with zeros.
+        state = {name: inputs.get(name, value) for name, value in flat.items()}
+        state |= {name: state[name] + value for name, value in initial.items()}
         signal, state = _step(instrument, frames, nested_state(begin, state), voices)
-        state = {name: value - start[name] if name in start else value for name, value in flat_state(state)}
+        state = dict(flat_state(state))
+        state |= {name: state[name] - value for name, value in initial.items()}
         return {"audio": instrument.level * signal, **{name: value for name, value in state.items() if name in inputs}}
 
     module = tf.Module()
@@ -211,12 +213,12 @@ def _filtered_noise(processor: FilteredNoise, controls: dict[str, tf.Tensor], st
     white = tf.reshape(_white_noise(samples, processor.seed), [voices * n_frames, hop])
     real, imaginary = np.split(processor._bands_to_spectrum.astype(np.float64), 2, axis=-1)
     responses = np.fft.irfft(real + 1j * imaginary, processor._fft_size)[:, : processor._response_size]
-    # In two halves of half precision, together as precise as they have to be.
+    # Large constants are stored in half precision: the coarse part of each response, and what is missing from it.
     coarse = responses.astype(np.float16).astype(np.float32)
     responses = np.concatenate([coarse, (responses - coarse).astype(np.float32)], axis=0)
     magnitudes = tf.reshape(magnitudes, [voices * n_frames, -1])
     responses = tf.matmul(tf.concat([magnitudes, magnitudes], axis=-1), responses)
-    blocks = tf.matmul(responses[:, tf.newaxis], _toeplitz(white, processor._response_size))
+    blocks = tf.matmul(responses[:, tf.newaxis], _delayed(white, processor._response_size))
     fresh = _overlap_and_add(tf.reshape(blocks, [voices, n_frames, -1]), hop)
     signal, ringing = _ring(tf.pad(fresh, [[0, 0], [hop - processor._delay, 0]]), state["ringing"], n_samples)
     return signal, {"sample": state["sample"] + n_samples, "ringing": ringing}
@@ -229,34 +231,50 @@ def _white_noise(samples: tf.Tensor, seed: int) -> tf.Tensor:
 
 
 def _reverb(processor: Reverb, controls: dict[str, tf.Tensor], state: State) -> tuple[tf.Tensor, State]:
-    """As `Reverb.step`, in time: each part of the response against all shifts of the block is a matrix product."""
+    """As `Reverb.step`, in time instead of frequency: the response is cut into parts, each convolved with the block."""
     audio, response = controls["audio"], controls["ir"]
     n_samples = audio.shape[1]
     part = min(n_samples, _PART)
     parts = tf.reshape(tf.pad(response, [[0, -response.shape[0] % part]]), [-1, part])
-    echoes = tf.matmul(parts, _toeplitz(audio, part)[0])
-    wet, ringing = _ring(_overlap_and_add(echoes[tf.newaxis], part), state["ringing"], n_samples)
+    echoes = tf.stack([tf.matmul(parts, delayed) for delayed in tf.unstack(_delayed(audio, part))])
+    wet, ringing = _ring(_overlap_and_add(echoes, part), state["ringing"], n_samples)
     return wet + (audio if processor._add_dry else 0.0), {"ringing": ringing}
 
 
 def _ring(fresh: tf.Tensor, ringing: tf.Tensor, n_samples: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Adds what rings on; the first `n_samples` are due, as many as before go on ringing."""
+    """Adds what still rings of earlier blocks to what a block makes.
+
+    Args:
+        fresh: `[batch, n]`: the block's sound and, after its `n_samples`, its ringing.
+        ringing: `[batch, n_ringing]`, from the block's first sample on.
+        n_samples: Samples of the block.
+
+    Returns:
+        The sound of the block `[batch, n_samples]` and what rings after it `[batch, n_ringing]`.
+    """
     n_ringing = ringing.shape[1]
     fresh = tf.pad(fresh, [[0, 0], [0, max(n_samples + n_ringing - fresh.shape[1], 0)]])[:, : n_samples + n_ringing]
     signal = fresh + tf.pad(ringing, [[0, 0], [0, n_samples]])
     return signal[:, :n_samples], signal[:, n_samples:]
 
 
-def _toeplitz(signal: tf.Tensor, n_rows: int) -> tf.Tensor:
-    """Signals `[batch, n]` delayed by 0, 1, 2, … samples: `[batch, n_rows, n + n_rows]`.
+def _delayed(signal: tf.Tensor, n_rows: int) -> tf.Tensor:
+    """Signals delayed by 0, 1, 2, … samples, row by row: `[batch, n]` to `[batch, n_rows, n + n_rows]`.
 
-    An impulse response times this matrix is its convolution with the signal. It is made without a loop: the signal and
-    its zeros, repeated, are cut into rows one sample shorter than a repetition, so each row begins a sample earlier in
-    it, and the signal stands a sample later in the row.
+    An impulse response `[n_rows]` times this matrix is the response's convolution with the signal, since convolution is
+    a sum of delayed signals, weighted by the response. For the signal a b c and three rows the matrix (a Toeplitz
+    matrix: each diagonal holds one value) is
+
+        a b c 0 0 0
+        0 a b c 0 0
+        0 0 a b c 0
+
+    Read row after row, it is a b c and four zeros, over and over. So it is made without a loop: the signal and so many
+    zeros are repeated, and what comes out is cut into rows, each one sample shorter than a repetition.
     """
     batch, width = signal.shape[0], signal.shape[1] + n_rows
-    rows = tf.tile(tf.pad(signal, [[0, 0], [0, n_rows + 1]]), [1, n_rows])
-    return tf.reshape(rows[:, : n_rows * width], [batch, n_rows, width])
+    repeated = tf.tile(tf.pad(signal, [[0, 0], [0, n_rows + 1]]), [1, n_rows])
+    return tf.reshape(repeated[:, : n_rows * width], [batch, n_rows, width])
 
 
 def _overlap_and_add(blocks: tf.Tensor, hop: int) -> tf.Tensor:
