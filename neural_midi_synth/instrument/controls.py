@@ -218,6 +218,12 @@ def has_length(notes: tf.Tensor) -> tf.Tensor:
     return finite & (notes[..., 0] > PADDING) & (notes[..., 1] > notes[..., 0])
 
 
+def voices_of(features: Mapping[str, tf.Tensor]) -> int:
+    """Voices of each piece in a batch of features: `notes` are `[batch, n, 4]`, or `[batch, voices, n, 4]`."""
+    notes = features["notes"]
+    return notes.shape[1] if len(notes.shape) == 4 else 1
+
+
 def _with_padding_row(rows: tf.Tensor) -> tf.Tensor:
     """Float64 rows with one row of padding more, so that there is always a row to gather."""
     rows = tf.cast(rows, tf.float64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import os
 import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping
@@ -14,9 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from neural_midi_synth.instrument import rendering
-from neural_midi_synth.instrument.controls import COLUMNS, Controls, has_length
+from neural_midi_synth.instrument.controls import COLUMNS, Controls, has_length, voices_of
 from neural_midi_synth.instrument.decoder import Decoder, Preprocessor
-from neural_midi_synth.instrument.harmonic import for_xla
+from neural_midi_synth.instrument.gradients import loss_and_gradients, sum_of
 from neural_midi_synth.instrument.processors import F0, ProcessorGroup
 from neural_midi_synth.instrument.recurrent import State, on_gpu
 from neural_midi_synth.midi.pieces import Piece, Voice
@@ -182,15 +182,24 @@ class Instrument(tf.keras.Model):
         """
         if n_samples is None:
             n_samples = tf.shape(features["audio"])[1]
-        parameters, group_state, audible = self._decode_clips(features, n_samples)
-        voices = _voices(features)
-        return self.level * self._play(parameters, group_state, n_samples, voices, audible)
+        parameters, group_state, audible = self.decode_clips(features, n_samples)
+        voices = voices_of(features)
+        return self.level * self.play_clips(parameters, group_state, n_samples, voices, audible)
 
-    def _decode_clips(
+    def decode_clips(
         self, features: Mapping[str, tf.Tensor], n_samples: int | tf.Tensor
     ) -> tuple[dict[str, tf.Tensor], State, tf.Tensor | None]:
-        """What the processor group takes for clips, the state it starts from, and which voices are audible."""
-        voices = _voices(features)
+        """From notes to what the processor group takes: the first half of `call`.
+
+        Args:
+            features: As for `call`.
+            n_samples: Length of the clips.
+
+        Returns:
+            Network outputs and `f0_hz`, the state that the processor group begins with, and which voices are audible,
+            float32 `[batch * voices]`, or None where pieces have one voice.
+        """
+        voices = voices_of(features)
         batch = tf.shape(features["notes"])[0]
         state = self.initial_state(batch, voices, features.get("first_sample", 0))
         rows = [tf.reshape(features[name], [batch * voices, -1, columns]) for name, columns in COLUMNS.items()]
@@ -201,7 +210,7 @@ class Instrument(tf.keras.Model):
         parameters, _ = self.decode(self.controls(*rows, self.frames_for(n_samples)), state)
         return parameters, state["processor_group"], audible
 
-    def _play(
+    def play_clips(
         self,
         parameters: dict[str, tf.Tensor],
         group_state: State,
@@ -209,7 +218,18 @@ class Instrument(tf.keras.Model):
         voices: int,
         audible: tf.Tensor | None,
     ) -> tf.Tensor:
-        """Clips `[batch, n_samples]` at full scale, from the first sample that is not late."""
+        """From what the processor group takes to sound: the second half of `call`.
+
+        Args:
+            parameters: As `decode_clips` returns them.
+            group_state: Likewise.
+            n_samples: Length of the clips.
+            voices: Voices of each piece.
+            audible: As `decode_clips` returns it.
+
+        Returns:
+            Clips `[batch, n_samples]` before they are scaled by `level`; the latency is cut off.
+        """
         outputs, _ = self.processor_group(parameters, state=group_state, voices=voices, audible=audible)
         signal = outputs["out"]["signal"]
         rest = tf.shape(signal)[1] - self.latency - n_samples
@@ -224,73 +244,18 @@ class Instrument(tf.keras.Model):
         batch = features["audio"].shape[0]
         n_parts = 1 if on_gpu() or batch is None or batch % 2 else 2
         parts = zip(*(tf.split(value, n_parts) for value in features.values()))
-        of_part = tf.function(self._loss_and_gradients)
+        of_part = tf.function(functools.partial(loss_and_gradients, self))
         losses, gradients = zip(*(of_part(dict(zip(features, part))) for part in parts))
         gradients = [tf.add_n(each) / n_parts for each in zip(*gradients)]
         self.optimizer.apply_gradients(zip(gradients, self.trainable_variables))
         self._loss.update_state(tf.add_n(losses) / n_parts)
         return {"loss": self._loss.result(), "gradient_norm": tf.linalg.global_norm(gradients)}
 
-    def _loss_and_gradients(self, features: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """The loss, and this replica's share of the gradient of each variable.
-
-        What comes after the decoder goes over every sample many times; on processor cores it is one program of XLA's.
-        """
-        audio = features["audio"] / self.level
-        after_decoder = [*self.processor_group.trainable_variables, *self.spectral_loss.trainable_variables]
-        references = {variable.ref() for variable in after_decoder}
-        before = [variable for variable in self.trainable_variables if variable.ref() not in references]
-        with tf.GradientTape() as tape:
-            self._clear_losses()
-            parameters, group_state, audible = self._decode_clips(features, tf.shape(audio)[1])
-            added = _sum(self.decoder.losses)
-            shared = added / tf.distribute.get_strategy().num_replicas_in_sync
-        f0_hz = parameters.pop(F0)  # MIDI tells it: it takes no gradient.
-
-        def play(
-            parameters: dict[str, tf.Tensor], f0_hz: tf.Tensor, state: State, audio: tf.Tensor
-        ) -> tuple[tf.Tensor, dict[str, tf.Tensor], list[tf.Tensor]]:
-            return self._loss_and_gradients_after_decoder(
-                parameters, f0_hz, state, audio, after_decoder, _voices(features), audible
-            )
-
-        compiled = tf.function(play, jit_compile=not on_gpu())
-        loss, upstream, gradients = compiled(parameters, f0_hz, group_state, audio)
-        gradients += tape.gradient(
-            [parameters, shared],
-            before,
-            output_gradients=[upstream, tf.ones_like(shared)],
-            unconnected_gradients=tf.UnconnectedGradients.ZERO,
-        )
-        by_variable = {variable.ref(): gradient for variable, gradient in zip([*after_decoder, *before], gradients)}
-        return loss + added, [by_variable[variable.ref()] for variable in self.trainable_variables]
-
-    def _loss_and_gradients_after_decoder(
-        self,
-        parameters: dict[str, tf.Tensor],
-        f0_hz: tf.Tensor,
-        group_state: State,
-        audio: tf.Tensor,
-        variables: list[tf.Variable],
-        voices: int,
-        audible: tf.Tensor | None,
-    ) -> tuple[tf.Tensor, dict[str, tf.Tensor], list[tf.Tensor]]:
-        """The loss, and its gradients with respect to the decoder's outputs and to the variables that come after."""
-        with contextlib.nullcontext() if on_gpu() else for_xla(), tf.GradientTape() as tape:
-            tape.watch(parameters)
-            self._clear_losses()
-            played = self._play({**parameters, F0: f0_hz}, group_state, tf.shape(audio)[1], voices, audible)
-            loss = self.spectral_loss(audio, played)
-            loss += _sum([*self.processor_group.losses, *self.spectral_loss.losses])
-            shared = loss / tf.distribute.get_strategy().num_replicas_in_sync
-        zero = tf.UnconnectedGradients.ZERO
-        return loss, *tape.gradient(shared, [parameters, variables], unconnected_gradients=zero)
-
     def test_step(self, features: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One step of `evaluate`: the loss is a mean over examples, however many there are in each batch."""
         self._clear_losses()
         played = self(features) / self.level
-        loss = self.spectral_loss(features["audio"] / self.level, played) + _sum(self.losses)
+        loss = self.spectral_loss(features["audio"] / self.level, played) + sum_of(self.losses)
         self._loss.update_state(loss, sample_weight=tf.shape(played)[0])
         return {"loss": self._loss.result()}
 
@@ -358,17 +323,6 @@ class Instrument(tf.keras.Model):
         """How many control frames it takes to play so many samples, latency made up for; a multiple of the stride."""
         n_frames = -(-n_samples // self.hop) + self._latency_frames
         return -(-n_frames // self.decoder.stride) * self.decoder.stride
-
-
-def _voices(features: Mapping[str, tf.Tensor]) -> int:
-    """Voices of each piece in a batch of features."""
-    notes = features["notes"]
-    return notes.shape[1] if len(notes.shape) == 4 else 1
-
-
-def _sum(losses: list[tf.Tensor]) -> tf.Tensor:
-    """The sum of what layers gave to Keras' `add_loss`; 0 where they gave nothing."""
-    return tf.add_n(losses) if losses else tf.constant(0.0)
 
 
 def _midi_to_hz(pitch: tf.Tensor) -> tf.Tensor:
