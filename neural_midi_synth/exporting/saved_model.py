@@ -41,7 +41,7 @@ MAX_VOICES = 32
 
 _BLOCK_SECONDS = 4  # Of all rows together: memory does not grow with the length.
 _STATE_PREFIX = "state_"
-_HIGHEST = 1.0e6  # Far beyond what any state holds, and far from where float32 ends.
+_HIGHEST = 1.0e6  # Greater values are refused in a state: none comes near, and sums of them stay in float32's range.
 _DAY = 86400.0
 _ROWS = {
     "notes": "start s, end s, MIDI note number (fractional if need be), velocity 0 to 127; "
@@ -108,8 +108,9 @@ class Signatures:
             name: tf.TensorSpec([None, *value.shape[1:]], value.dtype, name)
             for name, value in flat_state(instrument.initial_state(1))
         }
-        # A tensor without elements comes back from a JSON client as an empty list, whose shape is lost. Those that are
-        # always empty, such as the pitches that wait in a decoder without latency, are therefore no inputs or outputs.
+        # A JSON client hands back a tensor without elements as `[]`, from which the server cannot tell its shape: it
+        # would refuse the request. So tensors that are always empty are neither inputs nor outputs, such as `f0_hz`,
+        # which holds the pitches of as many frames as the decoder is late, where it is not late at all.
         self.state_specs = {name: spec for name, spec in self._specs.items() if 0 not in spec.shape[1:]}
 
     def functions(self) -> dict[str, Signature]:
@@ -265,14 +266,14 @@ class Signatures:
         voices: int | tf.Tensor = 1,
         audible: tf.Tensor | None = None,
     ) -> tf.Tensor:
-        """Plays clips block by block, so that only the audio grows with their length.
+        """Plays clips block by block, so that of all that is in memory only the audio grows with their length.
 
         Args:
             control_frames: From the first frame, int64, and the number of frames to those of a block.
             batch: Number of clips.
             n_samples: Their length.
             voices: Voices of each clip.
-            audible: 1 or 0 for each voice, float32 `[batch * voices]`.
+            audible: 1 or 0 for each voice, float32 `[batch * voices]`: those at 0 are left out of the sound.
 
         Returns:
             Audio `[batch, n_samples]`.
@@ -366,7 +367,7 @@ def save(instrument: Instrument, folder: str | os.PathLike) -> None:
         instrument: A trained instrument.
         folder: To be made.
     """
-    # A plain module with the weights: what Keras would add to the file is of no use without this package.
+    # A plain module with the weights, since Keras would save much more with a model that only this package can use.
     module = tf.Module()
     module.weights = list(instrument.variables)
     tf.saved_model.save(module, os.fspath(folder), Signatures(instrument).functions())

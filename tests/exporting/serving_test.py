@@ -20,6 +20,7 @@ from tensorflow_serving.config import model_server_config_pb2
 import neural_midi_synth as nms
 from neural_midi_synth.exporting.versions import export
 from neural_midi_synth.instrument.rendering import TAIL_SECONDS
+from neural_midi_synth.midi.allocation import divide
 from neural_midi_synth.midi.pieces import Voice
 from neural_midi_synth.midi.standard_midi_file import write_midi
 from neural_midi_synth.playing.stream import Stream
@@ -56,9 +57,10 @@ def url(served):
 
 @pytest.fixture
 def riff(tmp_path):
-    """Legato, a chord, a rest, styles and bends, at times between the frames."""
+    """Legato, a chord, a note struck again before it ends, the pedal, styles and bends, at times between the frames."""
     notes = [(0.013, 0.4, 40, 100), (0.37, 0.61, 47, 64), (0.703, 0.9, 40, 90), (0.703, 0.9, 52, 110)]
-    changes = [(0.0, 55, 20), (0.5, 55, 127), (0.7, 56, 127)]
+    notes += [(0.95, 1.2, 45, 90), (1.1, 1.4, 45, 100), (1.521, 1.6, 50, 80), (1.63, 1.7, 57, 80), (1.9, 2.0, 40, 70)]
+    changes = [(0.0, 55, 20), (0.5, 55, 127), (0.7, 56, 127), (1.503, 64, 127), (1.801, 64, 0)]
     bends = [(0.1, 0.0), (0.21, 1.0), (0.45, -2.0), (0.6, 0.0)]
     path = tmp_path / "riff.mid"
     write_midi(Voice(np.array(notes), np.array(changes), np.array(bends)), path)
@@ -118,7 +120,7 @@ def test_the_rest_client_plays_a_midi_file_with_python_and_mido_alone(instrument
     assert "mido" in imported
     assert not imported & {"numpy", "tensorflow", "neural_midi_synth"}
 
-    n_samples = round((0.9 + TAIL_SECONDS) * instrument.sample_rate)
+    n_samples = round((2.0 + TAIL_SECONDS) * instrument.sample_rate)
     assert soundfile.info(wav).frames == pytest.approx(n_samples, abs=instrument.sample_rate // 1000)
     check_wav(wav, instrument, play(instrument, riff, n_samples + instrument.sample_rate // 1000))
 
@@ -254,6 +256,25 @@ def test_a_client_tells_what_the_server_has_against_it(url, exported, riff, tmp_
             url.replace("guitar", "flute"),
         )
     assert not (tmp_path / "no.wav").exists()
+
+
+def test_the_clients_read_the_notes_that_the_package_reads(riff, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(CLIENTS)
+    read = runpy.run_path(str(CLIENTS / "midi_and_wav.py"))["read_midi"]
+    rows, seconds = read(str(riff))
+    notes = np.array(rows["notes"][1:])
+    voices = divide(notes)
+    for voice, expected in zip(voices, nms.read_midi(riff).voices, strict=True):
+        np.testing.assert_allclose(voice, expected.notes, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(notes[-3:-1, 1], 1.801, rtol=0, atol=1e-3)  # Where the pedal goes up.
+    assert len(voices) == 2
+
+    endless = tmp_path / "endless.mid"
+    track = [mido.Message("note_on", note=40), mido.MetaMessage("end_of_track", time=960)]
+    mido.MidiFile(tracks=[mido.MidiTrack(track)], ticks_per_beat=480).save(endless)
+    rows, seconds = read(str(endless))
+    assert (rows["notes"][1:], seconds) == ([[0.0, 1.0, 40, 64]], 1.0)
+    np.testing.assert_array_equal(nms.read_midi(endless).notes, rows["notes"][1:])
 
 
 def test_a_midi_file_without_notes_is_a_second_of_rest(url, exported, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Each export is a version of its own, whole or absent, and tells what it is."""
 
 import json
+import math
 import resource
 
 import numpy as np
@@ -9,10 +10,10 @@ import tensorflow as tf
 
 import neural_midi_synth as nms
 from neural_midi_synth.errors import DataError
-from neural_midi_synth.exporting import versions
+from neural_midi_synth.exporting import saved_model, versions
 from neural_midi_synth.exporting.facts import INSTRUMENT_NAME, instrument_facts
 from neural_midi_synth.exporting.versions import TFLITE_NAME, export
-from neural_midi_synth.instrument.controls import PADDING
+from neural_midi_synth.instrument.controls import PADDING, frame_of
 from neural_midi_synth.instrument.loading import CONFIG_NAME, PRETRAINED
 
 
@@ -36,13 +37,13 @@ def test_the_command_exports_version_after_version(trained, run_command, instrum
     (folder / "7").mkdir()
     (folder / "notes").mkdir()
 
-    assert export(instrument, folder, tflite=True, block_frames=2) == folder / "8"
+    assert export(instrument, folder, tflite=True, block_frames=2, voices=2) == folder / "8"
     assert names(folder) == ["1", "7", "8", INSTRUMENT_NAME, "notes", TFLITE_NAME]
     assert (folder / "1" / "saved_model.pb").read_bytes() == first
     facts = {version: json.loads((folder / version / "assets.extra" / INSTRUMENT_NAME).read_text()) for version in "18"}
     newest = json.loads((folder / INSTRUMENT_NAME).read_text())
     assert newest == facts["8"]
-    assert newest["tflite"] == {"file": TFLITE_NAME, "block_frames": 2, "voices": 1}
+    assert newest["tflite"] == {"file": TFLITE_NAME, "block_frames": 2, "voices": 2}
     assert facts["1"]["version"] == 1 and "tflite" not in facts["1"]
     config = (folder / "1" / "assets.extra" / CONFIG_NAME).read_text()
     assert config == (trained.folder / CONFIG_NAME).read_text()
@@ -62,6 +63,7 @@ def test_the_facts_are_those_of_the_instrument(trained, instrument):
     assert facts["styles"] == {"openness": 55, "power_chord": 56}
     assert facts["defaults"] == {"openness": 0.0, "power_chord": 0.0}
     assert facts["padding"] == PADDING
+    assert facts["voices"] == saved_model.MAX_VOICES
     assert facts["packages"]["tensorflow"] == tf.__version__
     assert facts["trained_on"]["takes"] == ["one", "two"]
     assert {"pitch", "velocity", "styles"} < set(facts["trained_on"])
@@ -72,6 +74,14 @@ def test_the_facts_are_those_of_the_instrument(trained, instrument):
     assert 0 < training["steps"] <= 40
     assert training["minutes"] > 0
     np.testing.assert_allclose(training["validation_loss"], reader.get_tensor("best/.ATTRIBUTES/VARIABLE_VALUE"), 1e-3)
+
+
+def test_the_frame_of_an_event_is_told_as_the_featurizer_computes_it(instrument):
+    formula = instrument_facts(instrument)["event_frame"]
+    for frame_rate in (125, 250):
+        for seconds in np.arange(0.0, 2.0, 0.0005).tolist():
+            names = {"floor": math.floor, "seconds": seconds, "frame_rate": frame_rate}
+            assert eval(formula, names) == frame_of(seconds, frame_rate)
 
 
 def test_an_instrument_that_tells_nothing_of_its_training_is_exported_without(instrument):
@@ -89,6 +99,8 @@ def test_what_cannot_be_exported_leaves_nothing_behind(trained, run_command, ins
         (("--instrument", tmp_path, "--output", folder), 1, "no instrument here"),
         (("--instrument", trained.folder), 2, "output"),
         (("--instrument", trained.folder, "--output", folder, "--block_frames", 4), 2, "--tflite"),
+        (("--instrument", trained.folder, "--output", folder, "--voices", 6), 2, "--tflite"),
+        (("--instrument", trained.folder, "--output", folder, "--tflite", "--voices", 0), 2, "voices"),
     ):
         answer = run_command("export", *arguments)
         assert answer.status == status
