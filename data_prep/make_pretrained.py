@@ -25,17 +25,19 @@ def main() -> None:
     environment.import_tensorflow_quietly()
     import tensorflow as tf
 
-    from neural_midi_synth import evaluate, training
     from neural_midi_synth.data_prep import midi_audio
-    from neural_midi_synth.instrument.loading import CONFIG_NAME, PRETRAINED, configure, load
+    from neural_midi_synth.evaluation.comparing import REPORT_NUMBERS, evaluate
+    from neural_midi_synth.evaluation.examples import examples_in
+    from neural_midi_synth.instrument.loading import CONFIG_NAME, DATA_SET_NAME, PRETRAINED, configure, load
+    from neural_midi_synth.training.loop import train
 
     folder = WORK / "pretrained" / "instrument"
     configure([configs.find(CONFIG)])
     examples = midi_audio.DEMO_GUITAR / "examples"
-    training.train(midi_audio.build(data_dir=WORK / "data"), folder, examples)
+    train(midi_audio.build(data_dir=WORK / "data"), folder, examples)
     instrument = load(folder)
-    references = evaluate.examples_in(examples, instrument.sample_rate)
-    evaluate.evaluate(instrument, references, WORK / "pretrained", title="Demo guitar")
+    references = examples_in(examples, instrument.sample_rate)
+    evaluate(instrument, references, WORK / "pretrained", title="Demo guitar")
     with write_aside(PRETRAINED) as aside:
         # Weights and figures alone: what training needs to go on is twice as much again.
         best = tf.train.latest_checkpoint(str(folder / "best"))
@@ -45,10 +47,10 @@ def main() -> None:
         steps = int(best.rpartition("-")[2])
         tf.train.CheckpointManager(checkpoint, str(aside / "best"), 1).save(checkpoint_number=steps)
         shutil.copy(folder / CONFIG_NAME, aside)
-        shutil.copy(WORK / "pretrained" / evaluate.REPORT_NUMBERS, aside)
-        facts = json.loads((folder / training.DATA_SET_NAME).read_text(encoding="utf-8"))
+        shutil.copy(WORK / "pretrained" / REPORT_NUMBERS, aside)
+        facts = json.loads((folder / DATA_SET_NAME).read_text(encoding="utf-8"))
         del facts["folder"]  # It is on the machine that trained.
-        (aside / training.DATA_SET_NAME).write_text(json.dumps(facts, indent=2), encoding="utf-8")
+        (aside / DATA_SET_NAME).write_text(json.dumps(facts, indent=2), encoding="utf-8")
     print(f"The instrument is in {PRETRAINED}.")
 
 

@@ -1,0 +1,86 @@
+"""nms_train: which notes it takes, and how it tells of a researcher's own mistake."""
+
+import warnings
+
+import gin
+import mido
+import pytest
+
+from neural_midi_synth.instrument.noise import FilteredNoise
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # Of packages that tfds imports; none of them is ours.
+    import tensorflow_datasets as tfds
+
+
+@pytest.fixture
+def two_instruments(write_take, tmp_path):
+    """A folder with a take whose MIDI file has a second instrument."""
+    write_take(tmp_path / "takes" / "take.wav")
+    path = tmp_path / "takes" / "take.mid"
+    midi = mido.MidiFile(path)
+    guitar, strings = (mido.Message("program_change", program=n, channel=c) for n, c in ((27, 0), (90, 1)))
+    lead = mido.MidiTrack([mido.MetaMessage("track_name", name="Lead"), guitar, *midi.tracks[0]])
+    pad = mido.MidiTrack([mido.MetaMessage("track_name", name="Pad"), strings])
+    pad += [mido.Message("note_on", note=80, channel=1), mido.Message("note_off", note=80, channel=1, time=9600)]
+    mido.MidiFile(type=1, ticks_per_beat=midi.ticks_per_beat, tracks=[lead, pad]).save(path)
+    return path.parent
+
+
+def arguments(trained, takes, *more):
+    """Of a training that ends when the data set is built, since no clip is that long."""
+    places = ("--source_dir", takes, "--data_dir", takes / "data", "--save_dir", takes / "run")
+    return ["train", *trained.arguments[:2], *places, "--gin_param", "nms.train.clip_seconds = 60", *more]
+
+
+@pytest.mark.parametrize("choice", [("--track", "Lead"), ("--track", "1"), ("--midi_channel", "1")])
+def test_one_instrument_of_several_is_trained_on(trained, two_instruments, run_command, choice):
+    answer = run_command(*arguments(trained, two_instruments))
+    assert answer.status == 1
+    assert "has several instruments" in answer.error.splitlines()[-1]
+    assert "--track" in answer.error and "--midi_channel" in answer.error
+    answer = run_command(*arguments(trained, two_instruments, *choice))
+    assert "train.clip_seconds is 60" in answer.error.splitlines()[-1]
+    (folder,) = (two_instruments / "data" / "midi_audio").glob("takes_*/*")
+    for example in tfds.as_numpy(tfds.builder_from_directory(folder).as_dataset("train")):
+        assert example["notes"][:, 2].max() < 60
+
+
+def test_notes_are_chosen_where_a_data_set_is_built(run_command, tmp_path):
+    for choice in (("--track", "1"), ("--midi_channel", "1")):
+        answer = run_command("train", "--dataset", "midi_audio/default", "--save_dir", tmp_path / "run", *choice)
+        assert answer.status == 2
+        assert "--track and --midi_channel are for --source_dir" in answer.error
+
+
+@gin.configurable(module="tests")
+class WithMistake(FilteredNoise):
+    """A processor whose author has made a mistake."""
+
+    def initial_state(self, *arguments, **named):
+        """Fails."""
+        return {"state": {}["no such key"]}
+
+
+def test_a_mistake_in_a_processor_is_one_line_or_a_traceback(trained, run_command, tmp_path):
+    config = tmp_path / "own.gin"
+    config.write_text(
+        f"""include '{trained.arguments[1]}'
+nms.ProcessorGroup.voices = [
+    (@harmonic/nms.Harmonic(), ['amplitudes', 'harmonic_distribution', 'f0_hz']),
+    (@tests.WithMistake(), ['magnitudes']),
+    (@dry/Add(), ['harmonic/signal', 'filtered_noise/signal']),
+]
+tests.WithMistake.hop = %HOP
+tests.WithMistake.n_bands = 65
+"""
+    )
+    command = ["train", "--gin_file", config, *trained.arguments[2:], "--save_dir", tmp_path / "run"]
+    answer = run_command(*command)
+    assert answer.status == 1
+    assert answer.error.splitlines()[-1].startswith("nms_train: gin: ")
+    assert "Traceback" not in answer.error
+    with pytest.raises(KeyError, match="no such key") as raised:  # As Python shows it to whoever runs the command.
+        run_command(*command, "--debug")
+    assert "initial_state" in {entry.name for entry in raised.traceback}
+    assert not (tmp_path / "run").exists()
