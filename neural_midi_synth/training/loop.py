@@ -174,8 +174,9 @@ def _ranges(builder: tfds.core.DatasetBuilder, instrument: Instrument) -> dict[s
     styles = {style: number for style, number in instrument.styles.items() if style in defaults}
     values: dict[str, set[float]] = {name: set() for name in ("pitch", "velocity", *styles)}
     wanted = ("notes", "note_voices", "control_changes", "control_change_voices")
-    decoders = tfds.decode.PartialDecoding(dict.fromkeys(wanted, True))
-    for example in builder.as_dataset(split="train", decoders=decoders).as_numpy_iterator():
+    # tfds could decode these features alone, but would warn of what it does for that itself.
+    examples = builder.as_dataset(split="train").map(lambda example: {name: example[name] for name in wanted})
+    for example in examples.as_numpy_iterator():
         notes, changes = example["notes"], example["control_changes"]
         values["pitch"].update(notes[:, 2].tolist())
         values["velocity"].update(notes[:, 3].tolist())
