@@ -64,14 +64,14 @@ class Score:
         if power_chord is not None:
             self.controls.append((self.cursor, POWER_CHORD, 127 if power_chord else 0))
 
-    def play(self, pitch: int, velocity: float, beats: float, sounding: float = 1.0) -> tuple[int, int]:
-        """Plays one note and moves on by `beats`, of which the share `sounding` is heard (1 is legato).
+    def play(self, pitch: int, velocity: float, beats: float, held: float = 1.0) -> tuple[int, int]:
+        """Plays one note, held for the share `held` of `beats` (1 is legato), and moves on by `beats`.
 
         Returns:
             Start and end of the note.
         """
         slot = round(beats * TICKS_PER_BEAT)
-        length = min(max(slot * sounding, self.ticks(SHORTEST_NOTE)), self.ticks(LONGEST_NOTE), slot)
+        length = min(max(slot * held, self.ticks(SHORTEST_NOTE)), self.ticks(LONGEST_NOTE), slot)
         start, end = self.cursor, self.cursor + round(length)
         self.notes.append((start, end, pitch, round(min(max(velocity, 40), 127))))
         self.cursor += slot
@@ -118,21 +118,21 @@ def play_run(score: Score, phrase: Phrase) -> None:
     """A scale up and down again, every note of the same length."""
     scale = phrase.dice.choice([(0, 2, 3, 5, 7, 8, 10, 12), (0, 3, 5, 6, 7, 10, 12), (0, 1, 2, 3, 4, 5, 6, 7)])
     beats = phrase.dice.choice([1 / 4, 1 / 3, 1 / 2])
-    sounding = phrase.dice.choice([1.0, 1.0, 0.6])
+    held = phrase.dice.choice([1.0, 1.0, 0.6])
     direction = phrase.dice.choice([1, -1])
     for interval in scale + scale[-2::-1]:
-        score.play(phrase.pitch(direction * interval), phrase.accent(), beats, sounding)
+        score.play(phrase.pitch(direction * interval), phrase.accent(), beats, held)
 
 
 def play_riff(score: Score, phrase: Phrase) -> None:
     """A rhythm on the root with answers above it, twice."""
     rhythm = phrase.dice.choice([(1, 1, 2, 1, 1, 2), (2, 1, 1, 3, 1), (3, 3, 2), (1, 1, 1, 1, 2, 2)])
     answers = [phrase.dice.choice([0, 3, 5, 7, 10, -2]) for _ in rhythm]
-    sounding = phrase.dice.choice([0.45, 0.7, 0.9])
+    held = phrase.dice.choice([0.45, 0.7, 0.9])
     for _ in range(2):
         for place, (length, interval) in enumerate(zip(rhythm, answers, strict=True)):
             accent = 12 if place == 0 else 0
-            score.play(phrase.pitch(interval if place else 0), phrase.accent() + accent, length / 4, sounding)
+            score.play(phrase.pitch(interval if place else 0), phrase.accent() + accent, length / 4, held)
 
 
 def play_broken_chord(score: Score, phrase: Phrase) -> None:
@@ -143,9 +143,9 @@ def play_broken_chord(score: Score, phrase: Phrase) -> None:
         if 3 in chord and (phrase.root + step) % 12 == EXAMPLE_ROOT % 12:
             step += 1
         beats = phrase.dice.choice([1 / 4, 1 / 2, 1, 1.5])
-        sounding = phrase.dice.choice([1.0, 1.0, 0.7, 0.3])
+        held = phrase.dice.choice([1.0, 1.0, 0.7, 0.3])
         for interval in chord:
-            score.play(phrase.pitch(step + interval), phrase.accent(), beats, sounding)
+            score.play(phrase.pitch(step + interval), phrase.accent(), beats, held)
 
 
 def play_melody(score: Score, phrase: Phrase) -> None:
@@ -168,9 +168,9 @@ def play_long_notes(score: Score, phrase: Phrase) -> None:
 def play_crescendo(score: Score, phrase: Phrase) -> None:
     """One pitch, louder and louder, then one soft echo."""
     beats = phrase.dice.choice([1 / 4, 1 / 2])
-    sounding = phrase.dice.choice([0.5, 0.8, 1.0])
+    held = phrase.dice.choice([0.5, 0.8, 1.0])
     for velocity in (40, 52, 64, 76, 88, 100, 112, 127):
-        score.play(phrase.pitch(0), velocity, beats, sounding)
+        score.play(phrase.pitch(0), velocity, beats, held)
     score.play(phrase.pitch(phrase.dice.choice([7, -5, 12, 3])), 45, 1)
 
 
@@ -280,9 +280,9 @@ def long_short() -> Score:
     """A minor triad four times, in long and in short notes, the last two an octave higher; closed throughout."""
     score = Score(tempo=120)
     score.style(0, False)
-    for octave, sounding in ((0, 1.0), (0, 0.3), (12, 1.0), (12, 0.3)):
+    for octave, held in ((0, 1.0), (0, 0.3), (12, 1.0), (12, 0.3)):
         for interval in MINOR_TRIAD:
-            score.play(EXAMPLE_ROOT + octave + interval, 100, beats=1, sounding=sounding)
+            score.play(EXAMPLE_ROOT + octave + interval, 100, beats=1, held=held)
     return score
 
 
