@@ -14,6 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from neural_midi_synth.exporting import saved_model
+from neural_midi_synth.exporting.channels import channel_facts
 from neural_midi_synth.instrument.controls import COLUMNS, PADDING
 from neural_midi_synth.instrument.instrument import Instrument
 from neural_midi_synth.instrument.loading import trained_on
@@ -25,6 +26,12 @@ FORMAT = 1
 EVENT_FRAME = "floor(seconds * frame_rate + 33 / 64)"
 """For clients that draw control frames: where an event takes effect, as `instrument.controls.frame_of` computes it."""
 
+_ROWS = {
+    "notes": "start s, end s, MIDI note number (fractional if need be), velocity 0 to 127; "
+    f"notes that overlap play as voices, up to {saved_model.MAX_VOICES} at once",
+    "control_changes": "time s, controller number, value 0 to 127",
+    "pitch_bends": "time s, semitones, in force until the next",
+}
 _PACKAGES = ("neural-midi-synth", "tensorflow", "tf-keras", "ddsp", "numpy")
 
 
@@ -40,7 +47,7 @@ def instrument_facts(instrument: Instrument, trained_in: str | os.PathLike | Non
     """
     nothing = {name: tf.zeros([1, 0, n]) for name, n in COLUMNS.items()}
     silence = {name: float(value[0, 0, 0]) for name, value in instrument.controls(**nothing, n_frames=1).items()}
-    channels = saved_model.channel_facts(instrument)
+    channels = channel_facts(instrument)
     return {
         "format": FORMAT,
         "sample_rate": instrument.sample_rate,
@@ -56,10 +63,46 @@ def instrument_facts(instrument: Instrument, trained_in: str | os.PathLike | Non
         "padding": PADDING,
         "longest_seconds": saved_model.MAX_SECONDS,
         "voices": saved_model.MAX_VOICES,
-        "signatures": saved_model.describe(instrument),
+        "signatures": describe(instrument),
         **({} if trained_in is None else _training_facts(pathlib.Path(trained_in))),
         "packages": dict(_packages()),
     }
+
+
+def describe(instrument: Instrument) -> dict[str, Any]:
+    """What each signature takes and gives: signature → 'inputs' and 'outputs' → name → dtype, shape and meaning."""
+    channels = {}
+    for name, channel in channel_facts(instrument).items():
+        unit = f" ({channel.unit})" if channel.unit else ""
+        channels[name] = _told("float32", "[batch, n_frames, 1]", channel.meaning + unit)
+    specs = saved_model.Signatures(instrument).state_specs
+    states = {
+        name: _told(spec.dtype.name, f"[{', '.join(map(str, ['batch', *spec.shape[1:]]))}]", "hand it back as it came")
+        for name, spec in specs.items()
+    }
+    padding = f"rows whose time is {PADDING:g} or below are padding"
+    rows = {
+        name: _told("float32", f"[batch, {count}, {COLUMNS[name]}]", f"{_ROWS[name]}; {padding}")
+        for name, count in (("notes", "n"), ("control_changes", "m"), ("pitch_bends", "k"))
+    }
+    n_samples = _told("int32", "[batch]", "length of the clip in samples; one number does for all rows")
+    many = f"number of streams, 1 to {saved_model.MAX_STREAMS}: one, or one for each voice of a chord"
+    many += "; several numbers are added up, as several requests"
+    batch = _told("int32", "[n]", many)
+    clip = _told("float32", "[batch, max(n_samples)]", "0 after a row's own n_samples")
+    drawn = _told("float32", "[batch, n_frames * hop]", "frame i stands for sample i * hop; the last frame is held")
+    late = f"{instrument.latency} samples behind the control frames"
+    block = _told("float32", "[batch, n_frames * hop]", late)
+    return {
+        "serving_default": {"inputs": {**rows, "n_samples": n_samples}, "outputs": {"audio": clip}},
+        "control_frames": {"inputs": channels, "outputs": {"audio": drawn}},
+        "initial_state": {"inputs": {"batch": batch}, "outputs": states},
+        "stream": {"inputs": {**channels, **states}, "outputs": {"audio": block, **states}},
+    }
+
+
+def _told(dtype: str, shape: str, meaning: str) -> dict[str, str]:
+    return {"dtype": dtype, "shape": shape, "meaning": meaning}
 
 
 def _training_facts(folder: pathlib.Path) -> dict[str, Any]:

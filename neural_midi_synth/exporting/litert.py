@@ -18,7 +18,8 @@ from tensorflow.lite.python import schema_py_generated as schema
 from tensorflow.lite.tools import flatbuffer_utils
 
 from neural_midi_synth.errors import DataError
-from neural_midi_synth.exporting.saved_model import channel_facts, flat_state, nested_state
+from neural_midi_synth.exporting.channels import channel_facts
+from neural_midi_synth.exporting.saved_model import flat_state, nested_state
 from neural_midi_synth.instrument import noise
 from neural_midi_synth.instrument.harmonic import Harmonic, harmonic_sum
 from neural_midi_synth.instrument.instrument import Instrument
@@ -57,19 +58,7 @@ def convert(instrument: Instrument, block_frames: int, voices: int = 1) -> bytes
         DataError: The instrument has another processor, or a block is so long that it needs a loop.
         ValueError: `block_frames` is not a multiple of the stride from 1, or there is no voice.
     """
-    stride = instrument.decoder.stride
-    if block_frames != int(block_frames) or block_frames < 1 or block_frames % stride:
-        raise ValueError(f"convert: block_frames is {block_frames}; this instrument needs a multiple of {stride}.")
-    if voices != int(voices) or voices < 1:
-        raise ValueError(f"convert: voices is {voices}; give a whole number from 1.")
-    if block_frames > UNROLLED * stride:
-        raise DataError(f"LiteRT: blocks have up to {UNROLLED * stride} control frames, not {block_frames}.")
-    for processor in instrument.processor_group.processors:
-        if type(processor) not in (*_STEPS_OF, ddsp.processors.Add):
-            raise DataError(
-                f"LiteRT: the processor '{processor.name}' ({type(processor).__name__}) cannot be converted. "
-                "Harmonic, FilteredNoise, Reverb and Add can; export without --tflite, or change the model."
-            )
+    _check(instrument, block_frames, voices)
     channels = channel_facts(instrument)
     begin = instrument.initial_state(1, voices)
     flat = {name: value.numpy() for name, value in flat_state(begin)}
@@ -98,13 +87,30 @@ def convert(instrument: Instrument, block_frames: int, voices: int = 1) -> bytes
         return {"audio": instrument.level * signal, **{name: value for name, value in state.items() if name in inputs}}
 
     module = tf.Module()
-    module.weights = instrument.variables  # The instrument itself would be saved with all that it can.
+    module.weights = instrument.variables  # Not the instrument itself, all of whose graphs would be saved.
     module.stream = tf.function(stream, autograph=False)
     with tempfile.TemporaryDirectory() as folder:
         tf.saved_model.save(module, folder, {SIGNATURE: module.stream.get_concrete_function(**signature)})
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
         model = converter.convert()
     return _with_half_weights(model)
+
+
+def _check(instrument: Instrument, block_frames: int, voices: int) -> None:
+    """Raises what `convert` raises."""
+    stride = instrument.decoder.stride
+    if block_frames != int(block_frames) or block_frames < 1 or block_frames % stride:
+        raise ValueError(f"convert: block_frames is {block_frames}; this instrument needs a multiple of {stride}.")
+    if voices != int(voices) or voices < 1:
+        raise ValueError(f"convert: voices is {voices}; give a whole number from 1.")
+    if block_frames > UNROLLED * stride:
+        raise DataError(f"LiteRT: blocks have up to {UNROLLED * stride} control frames, not {block_frames}.")
+    for processor in instrument.processor_group.processors:
+        if type(processor) not in (*_STEPS_OF, ddsp.processors.Add):
+            raise DataError(
+                f"LiteRT: the processor '{processor.name}' ({type(processor).__name__}) cannot be converted. "
+                "Harmonic, FilteredNoise, Reverb and Add can; export without --tflite, or change the model."
+            )
 
 
 def _step(instrument: Instrument, frames: dict[str, tf.Tensor], state: State, voices: int) -> tuple[tf.Tensor, State]:

@@ -1,12 +1,12 @@
 """The instrument as a SavedModel: four signatures, batched and of any length, that need nothing but TensorFlow.
 
-`describe` tells what each of them takes and gives. Whatever a client sends, it gets audio without NaN, or an error of
-one sentence (`InvalidArgumentError`):
+`facts.describe` tells what each of them takes and gives. Whatever a client sends, it gets audio without NaN, or an
+error of one sentence (`InvalidArgumentError`):
 
 - Notes that overlap play as voices, up to `MAX_VOICES` at once, which all have the request's control changes and bends.
-- Rows of notes, control changes and bends need no order. Rows whose time is `PADDING` or below, rows with values that
-  are not finite, and notes that do not last are ignored. Pitch, velocity and control changes are clipped to their
-  ranges.
+- Rows of notes, control changes and bends need no order. Rows whose time is `controls.PADDING` or below, rows with
+  values that are not finite, and notes that do not last are ignored. Pitch, velocity and control changes are clipped to
+  their ranges.
 - Times are float32: beyond a quarter of an hour an event may come a frame late.
 - Control frames that are not finite are an error; others are clipped to the range of their channel.
 - A state that is not finite, that no instrument could be in, or of another batch than the frames is an error.
@@ -15,7 +15,6 @@ one sentence (`InvalidArgumentError`):
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -23,7 +22,8 @@ from typing import Any
 import tensorflow as tf
 
 from neural_midi_synth.exporting.allocation import divide
-from neural_midi_synth.instrument.controls import COLUMNS, PADDING, has_length
+from neural_midi_synth.exporting.channels import channel_facts
+from neural_midi_synth.instrument.controls import COLUMNS, has_length
 from neural_midi_synth.instrument.instrument import Instrument
 from neural_midi_synth.instrument.processors import VOICE_OFFSET
 from neural_midi_synth.instrument.recurrent import State
@@ -42,51 +42,6 @@ MAX_VOICES = 32
 _BLOCK_SECONDS = 4  # Of all rows together: memory does not grow with the length.
 _STATE_PREFIX = "state_"
 _HIGHEST = 1.0e6  # Greater values are refused in a state: none comes near, and sums of them stay in float32's range.
-_DAY = 86400.0
-_ROWS = {
-    "notes": "start s, end s, MIDI note number (fractional if need be), velocity 0 to 127; "
-    f"notes that overlap play as voices, up to {MAX_VOICES} at once",
-    "control_changes": "time s, controller number, value 0 to 127",
-    "pitch_bends": "time s, semitones, in force until the next",
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Channel:
-    """What a channel of control frames is.
-
-    Attributes:
-        minimum: Lowest value; lower ones are clipped.
-        maximum: Highest value; higher ones are clipped.
-        unit: Of its values.
-        meaning: In words.
-    """
-
-    minimum: float
-    maximum: float
-    unit: str
-    meaning: str
-
-
-_CHANNELS = {
-    "f0_midi": Channel(0.0, 127.0, "MIDI note number", "pitch, fractional where bent, held after a note ends"),
-    "velocity": Channel(0.0, 1.0, "velocity / 127", "loudness of the newest note, held after it ends"),
-    "gate": Channel(0.0, 1.0, "", "1 while a note lasts, else 0"),
-    "distance_from_onset": Channel(0.0, _DAY, "s", "since the note began, 0 when none lasts"),
-    "distance_to_offset": Channel(0.0, _DAY, "s", "until the note ends, 0 when none lasts"),
-    "distance_from_offset": Channel(0.0, _DAY, "s", "since the note ended, 0 while one lasts; 100 before the first"),
-}
-
-
-def channel_facts(instrument: Instrument) -> dict[str, Channel]:
-    """What the channels of an instrument are, by name, in its order."""
-    styles = {f"cc_{number}": style for style, number in instrument.styles.items()}
-    facts = {}
-    for name in instrument.controls.channels:
-        of = f", {styles[name]}" if name in styles else ""
-        control_change = Channel(0.0, 1.0, "value / 127", f"control change {name[3:]}{of}")
-        facts[name] = _CHANNELS.get(name, control_change)
-    return facts
 
 
 class Signatures:
@@ -327,39 +282,6 @@ class Signatures:
         }
 
 
-def describe(instrument: Instrument) -> dict[str, Any]:
-    """What each signature takes and gives: signature → 'inputs' and 'outputs' → name → dtype, shape and meaning."""
-    channels = {}
-    for name, channel in channel_facts(instrument).items():
-        unit = f" ({channel.unit})" if channel.unit else ""
-        channels[name] = _told("float32", "[batch, n_frames, 1]", channel.meaning + unit)
-    specs = Signatures(instrument).state_specs
-    states = {
-        name: _told(spec.dtype.name, f"[{', '.join(map(str, ['batch', *spec.shape[1:]]))}]", "hand it back as it came")
-        for name, spec in specs.items()
-    }
-    padding = f"rows whose time is {PADDING:g} or below are padding"
-    rows = {
-        name: _told("float32", f"[batch, {count}, {COLUMNS[name]}]", f"{_ROWS[name]}; {padding}")
-        for name, count in (("notes", "n"), ("control_changes", "m"), ("pitch_bends", "k"))
-    }
-    n_samples = _told("int32", "[batch]", "length of the clip in samples; one number does for all rows")
-    many = (
-        f"number of streams, 1 to {MAX_STREAMS}, whose sum is a chord; several numbers are added, as several requests"
-    )
-    batch = _told("int32", "[n]", many)
-    clip = _told("float32", "[batch, max(n_samples)]", "0 after a row's own n_samples")
-    drawn = _told("float32", "[batch, n_frames * hop]", "frame i stands for sample i * hop; the last frame is held")
-    late = f"{instrument.latency} samples behind the control frames"
-    block = _told("float32", "[batch, n_frames * hop]", late)
-    return {
-        "serving_default": {"inputs": {**rows, "n_samples": n_samples}, "outputs": {"audio": clip}},
-        "control_frames": {"inputs": channels, "outputs": {"audio": drawn}},
-        "initial_state": {"inputs": {"batch": batch}, "outputs": states},
-        "stream": {"inputs": {**channels, **states}, "outputs": {"audio": block, **states}},
-    }
-
-
 def save(instrument: Instrument, folder: str | os.PathLike) -> None:
     """Writes the SavedModel.
 
@@ -380,10 +302,6 @@ def _signature(graph: Callable[..., dict[str, tf.Tensor]], specs: Mapping[str, t
         return graph(**{name: tf.ensure_shape(value, specs[name].shape) for name, value in inputs.items()})
 
     return tf.function(signature).get_concrete_function(**specs)
-
-
-def _told(dtype: str, shape: str, meaning: str) -> dict[str, str]:
-    return {"dtype": dtype, "shape": shape, "meaning": meaning}
 
 
 def _demand(condition: tf.Tensor, message: str) -> tf.Operation:

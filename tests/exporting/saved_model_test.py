@@ -11,6 +11,8 @@ import tensorflow as tf
 
 import neural_midi_synth as nms
 from neural_midi_synth.exporting import saved_model
+from neural_midi_synth.exporting.channels import channel_facts
+from neural_midi_synth.exporting.facts import describe
 from neural_midi_synth.instrument.controls import COLUMNS, PADDING
 from neural_midi_synth.instrument.loading import build, configure
 from neural_midi_synth.instrument.rendering import score_of
@@ -151,7 +153,7 @@ def test_the_tool_of_tensorflow_shows_and_runs_it(folder, clips, tmp_path):
 
 
 def test_what_is_told_of_the_signatures_is_what_they_take_and_give(instrument, signatures):
-    told = saved_model.describe(instrument)
+    told = describe(instrument)
     assert sorted(told) == sorted(signatures) == SIGNATURES
     for name, signature in signatures.items():
         for kind, specs in (
@@ -208,7 +210,7 @@ def test_more_notes_than_there_may_be_voices_take_those_of_the_oldest(instrument
     assert len(piece.voices) == saved_model.MAX_VOICES
     audio = signatures["serving_default"](**tensors(request(crowd, n_samples=[n_samples])))["audio"]
     np.testing.assert_allclose(audio[0], instrument.render(piece, n_samples=n_samples), rtol=0, atol=1e-4)
-    meaning = saved_model.describe(instrument)["serving_default"]["inputs"]["notes"]["meaning"]
+    meaning = describe(instrument)["serving_default"]["inputs"]["notes"]["meaning"]
     assert f"up to {saved_model.MAX_VOICES} at once" in meaning
 
 
@@ -278,7 +280,7 @@ def test_frames_are_clipped_to_their_ranges_or_refused(instrument, signatures):
         return {name: np.full([batch, n_frames, 1], value, np.float32) for name in instrument.controls.channels}
 
     play = signatures["control_frames"]
-    facts = saved_model.channel_facts(instrument)
+    facts = channel_facts(instrument)
     for value, side in ((3e38, "maximum"), (-3e38, "minimum")):
         audio = play(**tensors(at(value)))["audio"].numpy()
         assert np.isfinite(audio).all()
