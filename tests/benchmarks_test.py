@@ -54,7 +54,8 @@ def test_the_table_has_what_was_asked_for_and_goes_into_the_page(tmp_path):
     rows = _cells([line for line in lines if line.startswith("|")])
     names = [row["what"] for row in rows]
     assert names[:3] == ["harmonic with gradient", "noise with gradient", "reverb with gradient"]
-    assert [name.rpartition(": ")[2] for name in names[3:]] == ["median", "p99", "worst"]
+    assert [name.rpartition(": ")[2] for name in names[3:]] == ["median", "p99", "worst"] * 2
+    assert ["one voice" in name for name in names[3:]] == ["six voices" not in name for name in names[3:]]
     for row in rows:
         ours, speed = _seconds(row["ours"]), float(row["audio s / s"])
         assert ours > 0.0 and speed > 0.0
@@ -63,8 +64,9 @@ def test_the_table_has_what_was_asked_for_and_goes_into_the_page(tmp_path):
             ratio = float(row["ratio"].removesuffix(" ×"))
             assert ratio == pytest.approx(_seconds(row["stock"]) / ours, rel=0.02)
             assert speed / float(row["stock audio s / s"]) == pytest.approx(ratio, rel=0.02)
-    assert _seconds(rows[3]["ours"]) <= _seconds(rows[4]["ours"]) <= _seconds(rows[5]["ours"])
-    assert float(rows[3]["peak MB"]) > 1.0
+    for median, p99, worst in (rows[3:6], rows[6:]):
+        assert _seconds(median["ours"]) <= _seconds(p99["ours"]) <= _seconds(worst["ours"])
+        assert float(median["peak MB"]) > 1.0
 
     assert re.match(
         r".+, \d+ cores, \d+ GB, .+ GPU; .+, Python 3\.\d+\.\d+, TensorFlow [\d.]+; \d{4}-\d\d-\d\d\.$", lines[0]
