@@ -124,7 +124,7 @@ def training_batches(
         random = tf.random.stateless_uniform([2], [tf.cast(seed, tf.int64), place], maxval=2**30, dtype=tf.int32)
         begin = random[0] % (example["n_samples"] - clip_samples + 1)
         events = _events(example, n_voices(builder), tf.cast(begin, tf.float32) / sample_rate)
-        audio = tf.ensure_shape(example["audio"][begin : begin + clip_samples], [clip_samples])
+        audio = example["audio"][begin : begin + clip_samples]
         return {"audio": audio, **events, "first_sample": tf.cast(random[1], tf.int64)}
 
     places = tf.data.Dataset.range(first_step * batch_size, 2**62)
