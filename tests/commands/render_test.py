@@ -98,10 +98,42 @@ def test_a_track_is_chosen(trained, run_command, tmp_path):
         midi.tracks.append(mido.MidiTrack([*messages, mido.Message("note_off", note=50, time=480 * n_beats)]))
     midi.save(tmp_path / "band.mid")
     arguments = ("--instrument", trained.folder, "--midi", tmp_path / "band.mid", "--output", tmp_path)
-    assert run_command("render", *arguments).status == 1  # Which one?
-    for track, seconds in (("1", 1.5), ("Lead", 3.0)):
-        assert run_command("render", *arguments, "--track", track).status == 0
+    for choice, seconds in ((("--track", "1"), 1.5), (("--track", "Lead"), 3.0), (("--all_tracks",), 3.0)):
+        assert run_command("render", *arguments, *choice).status == 0
         assert len(read_audio(tmp_path / "band.wav")[0]) == round(seconds * SAMPLE_RATE)
+
+
+def test_of_a_band_plays_what_lies_in_the_range_that_was_learnt_and_a_line_says_so(trained, run_command, tmp_path):
+    import mido
+
+    midi = mido.MidiFile(type=1)
+    # The takes lie between 40 and 60. A flute lies above them, and drums are never played.
+    for name, channel, pitch, n_notes in (("Flute", 0, 90, 9), ("Guitar", 1, 50, 4), ("Drums", 9, 45, 30)):
+        messages = [mido.MetaMessage("track_name", name=name), mido.Message("program_change", program=channel)]
+        for _ in range(n_notes):
+            messages.append(mido.Message("note_on", note=pitch, velocity=80, channel=channel))
+            messages.append(mido.Message("note_off", note=pitch, channel=channel, time=480))
+        messages[1].channel = channel
+        midi.tracks.append(mido.MidiTrack(messages))
+    midi.save(tmp_path / "band.mid")
+    arguments = ("--instrument", trained.folder, "--midi", tmp_path / "band.mid", "--output", tmp_path)
+    answer = run_command("render", *arguments)
+    assert answer.status == 0, answer.error
+    (line,) = (line for line in answer.error.splitlines() if "instruments" in line)
+    assert "track 2 'Guitar' MIDI channel 2 plays, which fits best of 3 instruments" in line
+    assert "--track" in line and "--midi_channel" in line and "--all_tracks" in line
+    assert len(read_audio(tmp_path / "band.wav")[0]) == round(3.0 * SAMPLE_RATE)
+
+
+def test_chords_are_played(trained, run_command, instrument, tmp_path):
+    chord = nms.Piece(tuple(Voice(np.array([[0.1, 0.8, pitch, 90]])) for pitch in (45, 52, 57)))
+    write_midi(chord, tmp_path / "chord.mid")
+    answer = run_command(
+        "render", "--instrument", trained.folder, "--midi", tmp_path / "chord.mid", "--output", tmp_path
+    )
+    assert answer.status == 0, answer.error
+    samples, _ = read_audio(tmp_path / "chord.wav")
+    np.testing.assert_allclose(samples, instrument.render(chord), rtol=0, atol=1e-4)
 
 
 def test_outputs_have_names_of_their_own(tmp_path):
