@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import re
+from collections.abc import Iterator
 
 from neural_midi_synth.errors import DataError
 
@@ -40,27 +41,32 @@ def find(name: str | os.PathLike) -> pathlib.Path:
     raise DataError(f"{name}: no such gin config. Give a path to a file, or one of: {', '.join(have)}.")
 
 
-def read(path: str | os.PathLike) -> str:
-    """Reads a gin config with what it includes.
+def parts(path: str | os.PathLike) -> Iterator[tuple[pathlib.Path, str]]:
+    """Reads a gin config and what it includes.
 
     gin would look for included files among Python's packages too, and stumble over a folder `models` where Python runs.
 
     Args:
         path: Of a file.
 
-    Returns:
-        Its text, where that of the included files stands in place of the `include` lines.
+    Yields:
+        A file and a part of its text without `include` lines, in the order in which gin takes them. Blank lines stand
+        for what comes before in the file, so that the numbers of lines are those of the file.
 
     Raises:
         DataError: An included file is not there, or files include each other.
-        OSError, UnicodeError: The file cannot be read.
+        OSError, UnicodeError: A file cannot be read.
     """
-    return _with_includes(pathlib.Path(path), ())
+    yield from _parts(pathlib.Path(path), ())
 
 
-def _with_includes(path: pathlib.Path, around: tuple[pathlib.Path, ...]) -> str:
+def _parts(path: pathlib.Path, around: tuple[pathlib.Path, ...]) -> Iterator[tuple[pathlib.Path, str]]:
     if path.resolve() in around:
         raise DataError(f"{path}: includes itself. Take out one of the include lines.")
-    around = (*around, path.resolve())
     text = path.read_text(encoding="utf-8")
-    return _INCLUDE.sub(lambda line: _with_includes(find(line["name"]), around), text)
+    begin = 0
+    for line in _INCLUDE.finditer(text):
+        yield path, "\n" * text.count("\n", 0, begin) + text[begin : line.start()]
+        yield from _parts(find(line["name"]), (*around, path.resolve()))
+        begin = line.end()
+    yield path, "\n" * text.count("\n", 0, begin) + text[begin:]

@@ -53,13 +53,18 @@ def configure(
     Raises:
         DataError: A file or a binding that gin does not take.
     """
+    place = ""
     try:
         with gin.unlock_config():
             gin.clear_config()
-            texts = [configs.read(path) for path in gin_files]
-            gin.parse_config_files_and_bindings([], [*texts, *gin_params], skip_unknown=skip_unknown)
+            for gin_file in gin_files:
+                for path, text in configs.parts(gin_file):
+                    place = f"{path}: "
+                    gin.parse_config(text, skip_unknown=skip_unknown)
+            place = ""
+            gin.parse_config_files_and_bindings([], list(gin_params), skip_unknown=skip_unknown)
     except (ValueError, TypeError, SyntaxError, OSError, LookupError, AttributeError, ImportError) as error:
-        raise DataError(f"gin: {_first_line(error)}") from error
+        raise DataError(f"gin: {place}{_first_line(error)}") from error
 
 
 def build(debug: bool = False) -> Instrument:
