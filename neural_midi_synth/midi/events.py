@@ -45,6 +45,8 @@ RESET_VALUES = {
     SOFT_PEDAL: 0,
 }
 
+# So many notes of one pitch may last. Where there are more, note-offs got lost, and the oldest note ends.
+_MOST_OF_A_PITCH = 64
 _BEND_RANGE_PARAMETER = (0, 0)  # Most and least significant byte of its number.
 _NO_PARAMETER = (127, 127)
 _MAX_BEND_RANGE = 127
@@ -138,6 +140,9 @@ class MidiChannel:
             return self.note_off(time, pitch)
         notes = self._notes.setdefault(pitch, [])
         facts = _end(notes, time, held_by_pedal_only=True)
+        if len(notes) >= _MOST_OF_A_PITCH:
+            oldest = [notes.pop(0)]
+            facts += _end(oldest, time, held_by_pedal_only=False)
         note = Note(time, pitch, velocity)
         notes.append(note)
         facts.append(NoteBegan(note))

@@ -21,7 +21,7 @@ import collections
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -192,8 +192,9 @@ class Stream:
         """Plays the next block.
 
         Args:
-            control_frames: Channel name → values of `block_frames` frames in the channel's unit, or of as many for
-                each voice, `[voices, block_frames]`, played in place of what the events say. Any instrument takes them.
+            control_frames: Channel name → values of `block_frames` frames in the channel's unit, for the first voice,
+                or for each, `[voices, block_frames]`. They are played in place of what the events say. Any instrument
+                takes them.
 
         Returns:
             Audio float32 `[block_samples]`, `latency` samples behind.
@@ -205,13 +206,13 @@ class Stream:
             self._happen(self.frame + self.block_frames)
             if control_frames is not None:
                 self._wake()
-                frames = self._checked(control_frames)
+                return self._play(*self._checked(control_frames))
             elif self._silent:
                 self.frame += self.block_frames
                 return np.zeros(self.block_samples, np.float32)
-            else:
-                frames = self._features(self._rows(), tf.constant(self.frame, tf.int64))
-            return self._play(frames)
+            # A voice that has had no note yet would add the noise that a network makes of silence.
+            audible = [voice == 0 or bool(notes) for voice, notes in enumerate(self._notes)]
+            return self._play(self._features(self._rows(), tf.constant(self.frame, tf.int64)), audible)
 
     def blocks(
         self,
@@ -309,22 +310,23 @@ class Stream:
             rows.append({"notes": of_voice, "control_changes": changes, "pitch_bends": bends})
         return padded(rows)
 
-    def _checked(self, control_frames: Mapping[str, np.ndarray]) -> dict[str, tf.Tensor]:
-        frames = {}
+    def _checked(self, control_frames: Mapping[str, np.ndarray]) -> tuple[dict[str, tf.Tensor], list[bool]]:
+        """Control frames for every voice, and which voices they are for."""
+        frames, one, all_voices = {}, self.block_frames, self.voices * self.block_frames
+        is_for_all = False
         for channel in self.instrument.controls.channels:
             if channel not in control_frames:
                 raise DataError(f"Control frames: channel '{channel}' is missing.")
             values = np.asarray(control_frames[channel], np.float32)
-            if values.size not in (self.block_frames, self.voices * self.block_frames):
-                raise DataError(f"Control frames: '{channel}' has {values.size} values, not {self.block_frames}.")
-            values = np.broadcast_to(values.reshape([-1, self.block_frames, 1]), [self.voices, self.block_frames, 1])
-            frames[channel] = tf.constant(values)
-        return frames
+            if values.size not in (one, all_voices):
+                raise DataError(f"Control frames: '{channel}' has {values.size} values, not {one}.")
+            is_for_all |= values.size != one
+            frames[channel] = tf.constant(np.broadcast_to(values.reshape([-1, one, 1]), [self.voices, one, 1]))
+        return frames, [voice == 0 or is_for_all for voice in range(self.voices)]
 
-    def _play(self, frames: dict[str, tf.Tensor]) -> np.ndarray:
-        # A voice that has had no note yet would add the noise that a network makes of silence.
-        audible = [float(voice == 0 or bool(notes)) for voice, notes in enumerate(self._notes)]
-        signal, self._state = self._step(frames, self._state, tf.constant(self.voices), tf.constant(audible))
+    def _play(self, frames: dict[str, tf.Tensor], audible: Sequence[bool]) -> np.ndarray:
+        mask = tf.constant(audible, tf.float32)
+        signal, self._state = self._step(frames, self._state, tf.constant(self.voices), mask)
         self.frame += self.block_frames
         return signal.numpy()
 

@@ -257,3 +257,11 @@ def test_what_is_said_as_midi_is_read_back(bends, changes):
 def test_bends_wider_than_midi_allows_are_refused():
     with pytest.raises(ValueError, match="wider than MIDI"):
         as_midi(np.zeros([0, 3]), np.array([[0.0, -128.0]]))
+
+
+def test_notes_whose_note_offs_get_lost_do_not_pile_up():
+    midi_channel, lasting = MidiChannel(), set()
+    for time in range(1000):
+        for fact in midi_channel.note_on(time, 60, 100):
+            (lasting.add if isinstance(fact, NoteBegan) else lasting.remove)(fact.note.start)
+    assert lasting == set(range(936, 1000))

@@ -238,13 +238,11 @@ def test_panic_and_reset_may_come_from_any_thread_while_blocks_are_played(live):
     assert not np.any(_played(stream, 20))
 
 
-def test_control_frames_may_be_those_of_each_voice(live):
-    stream = Stream(live, 4, voices=2)
-    channels = live.controls.channels
-    one = {channel: np.linspace(0.0, 0.5, 4) for channel in channels}
-    both = {channel: np.stack([value, value]) for channel, value in one.items()}
-    stream.note_on(60, 100), stream.note_on(64, 100)  # So that both voices are audible.
-    first = stream.block(both)
-    stream.reset()
-    stream.note_on(60, 100), stream.note_on(64, 100)
-    np.testing.assert_allclose(stream.block(one), first, atol=1e-6)
+def test_control_frames_are_for_the_first_voice_or_for_each(live):
+    one, two = Stream(live, 4, voices=1), Stream(live, 4, voices=2)
+    frames = {channel: np.linspace(0.1, 0.5, 4) for channel in live.controls.channels}
+    alone = one.block(frames)
+    np.testing.assert_allclose(two.block(frames), alone, atol=1e-6)
+    two.reset()
+    both = {channel: np.stack([value, value]) for channel, value in frames.items()}
+    np.testing.assert_allclose(two.block(both), 2.0 * alone, atol=1e-5)
