@@ -135,7 +135,10 @@ _EVENTS = st.lists(st.tuples(st.integers(0, 6), st.one_of(_KEYS, _KEYS, _RELEASE
 
 
 @hypothesis.settings(
-    deadline=None, max_examples=60, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
+    deadline=None,
+    max_examples=60,
+    derandomize=True,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
 )
 @hypothesis.given(events=_EVENTS)
 def test_random_events_are_the_same_notes_in_a_file_and_in_a_stream(recorder, tmp_path, events):
