@@ -67,6 +67,8 @@ class RunningCommand:
         self._process = subprocess.Popen(
             [sys.executable, "-m", f"{PACKAGE}.commands.{module}", *map(str, arguments)],
             env={**os.environ, **variables},
+            # Where the tests run in the background of a shell, what they start would ignore Ctrl-C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
