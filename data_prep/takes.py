@@ -13,7 +13,7 @@ import numpy as np
 from neural_midi_synth.errors import DataError
 from neural_midi_synth.files.audio import AUDIO_SUFFIXES, read_audio
 from neural_midi_synth.midi.pieces import Piece, check_voices
-from neural_midi_synth.midi.standard_midi_file import MIDI_SUFFIXES, read_midi
+from neural_midi_synth.midi.standard_midi_file import MIDI_SUFFIXES, read_midi, read_parts
 
 # The last note of an annotation may end this many seconds after its recording does: encoders of mp3 cut or add a few
 # hundredths of a second, and the end of a last note is often drawn by hand.
@@ -121,6 +121,8 @@ def read_take(
         DataError: One of them can't be read; the annotation has several instruments or too many voices, or is longer
             than the recording; the recording is silent.
     """
+    if track is None and midi_channel is None:
+        _check_one_instrument(take.midi_path)
     piece = read_midi(take.midi_path, track=track, midi_channel=midi_channel, most_voices=most_voices)
     check_voices(piece, most_voices, str(take.midi_path))
     samples, sample_rate = read_audio(take.audio_path)
@@ -134,6 +136,18 @@ def read_take(
     if not samples.any():
         raise DataError(f"{take.audio_path}: is silent throughout. Record or export it again.")
     return samples, sample_rate, piece
+
+
+def _check_one_instrument(path: pathlib.Path) -> None:
+    """Raises DataError where a MIDI file has several instruments, and says how training chooses among them."""
+    parts = read_parts(path)
+    if len(parts) > 1:
+        listed = "; ".join(f"{part.title}: {len(part.piece.notes)} notes" for part in parts[:_MAX_LISTED])
+        more = f"; and {len(parts) - _MAX_LISTED} more" if len(parts) > _MAX_LISTED else ""
+        raise DataError(
+            f"{path}: has several instruments. Choose the one that is recorded with --track or --midi_channel "
+            f"({listed}{more})."
+        )
 
 
 def _by_name(paths: Iterable[pathlib.Path]) -> dict[str, pathlib.Path]:
