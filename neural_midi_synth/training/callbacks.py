@@ -18,8 +18,9 @@ from neural_midi_synth.errors import DataError
 from neural_midi_synth.evaluation import pictures
 from neural_midi_synth.instrument.instrument import Instrument
 from neural_midi_synth.midi.pieces import Piece
-from neural_midi_synth.midi.standard_midi_file import MIDI_SUFFIXES, read_midi
+from neural_midi_synth.midi.standard_midi_file import MIDI_SUFFIXES, best_part, read_parts
 
+_ALL_PITCHES = (0, 127)
 _VALUE = ".ATTRIBUTES/VARIABLE_VALUE"  # Where a checkpoint keeps the value of a variable.
 
 
@@ -202,7 +203,7 @@ class Checkpoints(tf.keras.callbacks.Callback):
 
 
 def read_examples(folder: str | os.PathLike) -> dict[str, Piece]:
-    """Reads the MIDI files of a folder.
+    """Reads the MIDI files of a folder; of those with several instruments, one.
 
     Args:
         folder: May have other files, which are left alone.
@@ -216,7 +217,8 @@ def read_examples(folder: str | os.PathLike) -> dict[str, Piece]:
     folder = pathlib.Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder. Give a folder of MIDI files as --example_dir.")
-    return {path.stem: read_midi(path) for path in sorted(folder.iterdir()) if path.suffix.lower() in MIDI_SUFFIXES}
+    paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in MIDI_SUFFIXES]
+    return {path.stem: best_part(read_parts(path), *_ALL_PITCHES).piece for path in paths}
 
 
 class ExampleLog(tf.keras.callbacks.Callback):

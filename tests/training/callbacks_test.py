@@ -3,6 +3,7 @@
 import pathlib
 import time
 
+import mido
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -95,6 +96,16 @@ def test_examples_are_the_midi_files_of_a_folder(tmp_path):
     write_midi(Voice(np.array([[0.0, 1.0, 60, 99]])), tmp_path / "one.mid")
     write_midi(Voice(np.array([[0.0, 2.0, 61, 99]])), tmp_path / "two.MID")
     (tmp_path / "one.wav").write_bytes(b"")
-    assert {name: piece.duration for name, piece in read_examples(tmp_path).items()} == {"one": 1.0, "two": 2.0}
+    band = mido.MidiFile(type=1, ticks_per_beat=960)  # At 120 beats a minute.
+    for program, channel, notes in ((27, 0, (60, 62, 64)), (33, 1, (36,)), (0, 9, (35, 35, 35, 35, 35))):
+        track = mido.MidiTrack([mido.Message("program_change", program=program, channel=channel)])
+        for note in notes:
+            track.append(mido.Message("note_on", note=note, channel=channel))
+            track.append(mido.Message("note_off", note=note, channel=channel, time=1920))
+        band.tracks.append(track)
+    band.save(tmp_path / "band.mid")
+    pieces = read_examples(tmp_path)
+    # Of the band what has most notes, but not the drums.
+    assert {name: piece.duration for name, piece in pieces.items()} == {"one": 1.0, "two": 2.0, "band": 3.0}
     with pytest.raises(DataError, match="no such folder"):
         read_examples(tmp_path / "none")

@@ -1,24 +1,19 @@
-"""A run that was stopped ends where one left alone ends, whatever stopped it; and what a run leaves is whole."""
+"""What a run leaves: an instrument, what it was trained on, and a log; however it was distributed."""
 
 import json
-import pathlib
-import re
-import shutil
-import signal
 import socket
 import warnings
 
-import ddsp
-import gin
 import numpy as np
 import pytest
 import tensorflow as tf
+from made_runs import STEPS, TINY_GIN, assert_same_state, builder_of, configure_tiny, state, step
 from tensorflow.core.util import event_pb2
 
 import neural_midi_synth as nms
 from neural_midi_synth.errors import DataError
 from neural_midi_synth.files.audio import read_audio, write_audio
-from neural_midi_synth.files.locks import LOCK_NAME, only_writer
+from neural_midi_synth.files.locks import LOCK_NAME
 from neural_midi_synth.instrument.loading import CONFIG_NAME, build, configure
 from neural_midi_synth.midi.pieces import Piece
 from neural_midi_synth.midi.standard_midi_file import read_midi, write_midi
@@ -27,179 +22,9 @@ from neural_midi_synth.training.loop import train
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Of packages that tfds imports; none of them is ours.
-    import tensorflow_datasets as tfds
-
     from neural_midi_synth.data_prep import midi_audio
 
-TINY_GIN = pathlib.Path(__file__).parents[1] / "tiny_instrument.gin"
-STEPS = 40
 IN_FOLDER = sorted([LOCK_NAME, "best", "data_set.json", "last", "logs", CONFIG_NAME])
-
-
-def state(folder, name="last"):
-    """Every variable of a checkpoint but those that count time and savings, and the sums of an epoch's losses."""
-    reader = tf.train.load_checkpoint(str(folder / name))
-    counters = ("seconds/", "save_counter/", "best/", "instrument/_loss/", "_CHECKPOINTABLE_OBJECT_GRAPH")
-    return {key: reader.get_tensor(key) for key in reader.get_variable_to_shape_map() if not key.startswith(counters)}
-
-
-def step(folder, name="last"):
-    return int(re.search(r"\d+$", tf.train.latest_checkpoint(str(folder / name)))[0])
-
-
-def assert_same_state(folder, other, name="last"):
-    """The same operations in the same order on the same machine: not a bit may differ."""
-    assert step(folder, name) == step(other, name)
-    one, two = state(folder, name), state(other, name)
-    assert one.keys() == two.keys()
-    for key in one:
-        np.testing.assert_array_equal(one[key], two[key], err_msg=key)
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def builder_of(trained):
-    return tfds.builder_from_directory(json.loads((trained.folder / "data_set.json").read_text())["folder"])
-
-
-@pytest.mark.slow
-def test_a_killed_run_ends_with_the_weights_of_one_left_alone(trained, start_command, tmp_path):
-    folder = tmp_path / "instrument"
-    killed = start_command("train", *trained.arguments, "--save_dir", folder)
-    killed.wait_for(folder / "last" / "checkpoint")
-    killed.send(signal.SIGKILL)
-    assert killed.answer().status == -signal.SIGKILL
-    reached = step(folder)
-    assert 0 < reached < step(trained.folder) == STEPS
-    again = start_command("train", *trained.arguments, "--save_dir", folder).answer()
-    assert again.status == 0, again.error
-    assert f"Going on from step {reached}, " in again.output
-    for name in ("last", "best"):
-        assert_same_state(folder, trained.folder, name)
-
-
-@pytest.mark.slow
-def test_ctrl_c_saves_and_the_same_command_goes_on(trained, start_command, run_command, tmp_path):
-    folder = tmp_path / "instrument"
-    stopped = start_command("train", *trained.arguments, "--save_dir", folder)
-    stopped.wait_for(folder / "last" / "checkpoint")
-    stopped.send(signal.SIGINT)
-    answer = stopped.answer()
-    assert answer.status == 130, answer.error
-    assert f"Stopped at step {step(folder)}; the same command goes on from there." in answer.output
-    assert answer.error.splitlines()[-1].endswith(": stopped")
-    assert "Traceback" not in answer.error
-    assert step(folder) < STEPS
-    again = run_command("train", *trained.arguments, "--save_dir", folder)
-    assert again.status == 0, again.error
-    for name in ("last", "best"):
-        assert_same_state(folder, trained.folder, name)
-    nothing = run_command("train", *trained.arguments, "--save_dir", folder)
-    assert nothing.status == 0
-    assert "Nothing left to do: give more --steps" in nothing.output
-
-
-class StopAt(tf.keras.callbacks.Callback):
-    """Is Ctrl-C after a given step."""
-
-    def __init__(self, step):
-        super().__init__()
-        self._step = step
-
-    def on_train_batch_end(self, batch, logs=None):
-        """Stops."""
-        if int(self.model.optimizer.iterations) == self._step:
-            raise KeyboardInterrupt
-
-
-class KeepLast(tf.keras.callbacks.Callback):
-    """Copies `last/` as it is after a given step."""
-
-    def __init__(self, step, folder, copy):
-        super().__init__()
-        self._step, self._folder, self._copy = step, folder, copy
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Copies."""
-        if int(self.model.optimizer.iterations) == self._step:
-            shutil.copytree(self._folder / "last", self._copy)
-
-
-def configure_tiny(trained, *bindings):
-    """Configures what `trained` was trained with; returns its data set."""
-    configure([trained.arguments[trained.arguments.index("--gin_file") + 1]], bindings)
-    return builder_of(trained)
-
-
-@pytest.mark.slow
-def test_going_on_leaves_the_best_to_what_a_run_left_alone_would_choose(trained, tmp_path):
-    folder = tmp_path / "instrument"
-    builder = configure_tiny(trained)
-    # Stopped in the middle of an epoch:
-    with pytest.raises(KeyboardInterrupt):
-        train(builder, folder, callbacks=[StopAt(13)])
-    assert step(folder) == 13
-    train(builder, folder, callbacks=[KeepLast(24, folder, tmp_path / "last")])
-    for name in ("last", "best"):
-        assert_same_state(folder, trained.folder, name)
-    assert step(folder, "best") > 24
-    best = contents(folder / "best")
-    # Killed when it had saved the best and not yet the last:
-    shutil.rmtree(folder / "last")
-    shutil.copytree(tmp_path / "last", folder / "last")
-    train(builder, folder)
-    assert step(folder) == STEPS
-    assert contents(folder / "best") == best
-    # With nothing left to do:
-    train(builder, folder)
-    assert contents(folder / "best") == best
-
-
-def copy_of(trained, tmp_path):
-    return shutil.copytree(trained.folder, tmp_path / "instrument")
-
-
-def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(trained, run_command, tmp_path):
-    folder = copy_of(trained, tmp_path)
-    more = ("--steps", "60", "--gin_param", "nms.train.learning_rate = 1e30")
-    answer = run_command("train", *trained.arguments, "--save_dir", folder, *more)
-    assert answer.status == 1
-    assert answer.error.splitlines()[-1].startswith(f"nms_train: {folder}: the loss is not a number any more at step ")
-    assert "Traceback" not in answer.error
-    assert_same_state(folder, trained.folder)
-
-
-@gin.configurable(module="tests")
-class WithoutGradient(ddsp.losses.Loss):
-    """A loss of 1 whose gradient is not a number: 0 times infinity."""
-
-    def call(self, target_audio, audio):
-        """Returns 1."""
-        return 1.0 + tf.reduce_mean(tf.sqrt(0.0 * audio * target_audio))
-
-
-def test_a_gradient_that_is_no_number_stops_the_run_before_anything_is_saved(trained, tmp_path):
-    nothing = {"validation_fraction": 0.0, "test_fraction": 0.0}
-    configure_tiny(trained, "Instrument.spectral_loss = @tests.WithoutGradient()", "nms.train.steps_per_epoch = 1")
-    builder = midi_audio.build(trained.takes, tmp_path / "data", **nothing)
-    folder = tmp_path / "instrument"
-    with pytest.raises(DataError, match=f"^{folder}: the gradient is not a number any more at step 1. "):
-        train(builder, folder)
-    assert tf.train.latest_checkpoint(str(folder / "last")) is None
-    assert tf.train.latest_checkpoint(str(folder / "best")) is None
-
-
-def test_two_trainings_do_not_write_one_folder(trained, run_command, tmp_path):
-    folder = copy_of(trained, tmp_path)
-    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    with only_writer(folder):
-        answer = run_command("train", *trained.arguments, "--save_dir", folder, "--steps", "60")
-        assert nms.load(folder).render(trained.takes / "examples" / "riff.mid").any()  # Readers need not wait.
-    assert answer.status == 1
-    assert answer.error.splitlines()[-1].startswith(f"nms_train: {folder}: another training is writing there. ")
-    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
 def test_what_cannot_be_trained_on_leaves_no_folder(trained, tmp_path):
@@ -241,21 +66,6 @@ def test_an_instrument_is_trained_on_voices(write_take, tmp_path):
     assert facts["pitch"]["minimum"] <= pitches.min() and facts["pitch"]["maximum"] >= pitches.max()
     played = nms.load(tmp_path / "instrument").render(takes / "two.mid")
     assert np.isfinite(played).all() and played.any()
-
-
-def test_a_run_by_the_clock_stops_in_time_for_good(trained, run_command, tmp_path):
-    folder = tmp_path / "instrument"
-    arguments = (*trained.arguments, "--save_dir", folder, "--max_minutes", "0.02")
-    answer = run_command("train", *arguments)
-    assert answer.status == 0, answer.error
-    # Making the graph alone takes longer than that, and the step begun is finished.
-    assert step(folder) == 1
-    assert tf.train.load_checkpoint(str(folder / "last")).get_tensor("seconds/.ATTRIBUTES/VARIABLE_VALUE") >= 1.2
-    again = run_command("train", *arguments)
-    assert again.status == 0
-    assert "Going on from step 1, " in again.output
-    assert "Nothing left to do" in again.output
-    assert step(folder) == 1
 
 
 def test_where_nothing_is_held_out_the_training_loss_chooses_the_best(trained, run_command, tmp_path):
