@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import sys
 from collections.abc import Iterable, Iterator
@@ -86,6 +87,11 @@ def main() -> None:
     for output in outputs:
         check_writable(output)
     environment.import_tensorflow_quietly()
+
+    import tensorflow as tf
+
+    # The decoder and the processors run side by side; with every core for each they would wait for each other.
+    tf.config.threading.set_intra_op_parallelism_threads(max((os.cpu_count() or 2) // 2, 1))
 
     from neural_midi_synth.instrument.loading import load
     from neural_midi_synth.instrument.rendering import TAIL_SECONDS

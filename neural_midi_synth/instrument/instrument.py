@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import threading
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import ddsp
@@ -304,25 +305,41 @@ class Instrument(tf.keras.Model):
         """As `render`, one block of audio after the other; memory does not grow with the length."""
         return rendering.render_blocks(self, piece, styles, sample_rate, n_samples)
 
-    def traced(self, key: Hashable, trace: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
-        """A graph of this instrument, traced when it is first asked for, and shared by all that play it.
+    def traced(
+        self, key: Hashable, trace: Callable[[], Sequence[tf.types.experimental.ConcreteFunction]]
+    ) -> Sequence[Callable[..., Any]]:
+        """Graphs of this instrument, traced when they are first asked for, and shared by all that play it.
+
+        Without a GPU the operations of a graph run one after the other in the thread that calls it: they are small, and
+        handing them from thread to thread takes as long as some of them do.
 
         Args:
-            key: What graph it is.
-            trace: Traces it.
+            key: What graphs they are.
+            trace: Traces them.
 
         Returns:
-            The graph.
+            The graphs, to be called as concrete functions are.
         """
         with self._tracing:
             if key not in self._graphs:
-                self._graphs[key] = trace()
+                with _executor():
+                    self._graphs[key] = [functools.partial(_call, graph) for graph in trace()]
             return self._graphs[key]
 
     def frames_for(self, n_samples: int | tf.Tensor) -> int | tf.Tensor:
         """How many control frames it takes to play so many samples, latency made up for; a multiple of the stride."""
         n_frames = -(-n_samples // self.hop) + self._latency_frames
         return -(-n_frames // self.decoder.stride) * self.decoder.stride
+
+
+def _executor() -> contextlib.AbstractContextManager[None]:
+    """Chooses what runs the operations of graphs that this thread traces or calls."""
+    return tf.experimental.function_executor_type("" if on_gpu() else "SINGLE_THREADED_EXECUTOR")
+
+
+def _call(graph: tf.types.experimental.ConcreteFunction, *inputs: Any) -> Any:
+    with _executor():
+        return graph(*inputs)
 
 
 def _midi_to_hz(pitch: tf.Tensor) -> tf.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -150,7 +150,7 @@ def score_of(instrument: Instrument, piece: Piece, styles: Mapping[str, float]) 
     return Score(voices, instrument.frame_rate)
 
 
-def block_functions(instrument: Instrument) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def block_functions(instrument: Instrument) -> Sequence[Callable[..., Any]]:
     """The graphs that play a block of any length and any number of voices, traced once for an instrument.
 
     Args:
@@ -169,7 +169,7 @@ def block_functions(instrument: Instrument) -> tuple[Callable[..., Any], Callabl
         outputs, state = instrument.processor_group.step(parameters, state, voices)
         return instrument.level * outputs["out"]["signal"], state
 
-    def trace() -> tuple[Callable[..., Any], Callable[..., Any]]:
+    def trace() -> Sequence[tf.types.experimental.ConcreteFunction]:
         specs = state_specs(instrument)
         of_group = specs.pop("processor_group")
         rows = {name: tf.TensorSpec([None, None, n], tf.float64) for name, n in COLUMNS.items()}

@@ -21,7 +21,7 @@ import collections
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -330,11 +330,8 @@ class Stream:
         self.frame += self.block_frames
         return signal.numpy()
 
-    def _trace(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        """The graphs of rows to control frames and of these to sound.
-
-        They are concrete functions, which are called in half a millisecond less than those that may be traced again.
-        """
+    def _trace(self) -> Sequence[tf.types.experimental.ConcreteFunction]:
+        """The graphs of rows to control frames and of these to sound."""
         instrument, block_frames = self.instrument, self.block_frames
 
         def features(rows: dict[str, tf.Tensor], first_frame: tf.Tensor) -> dict[str, tf.Tensor]:
