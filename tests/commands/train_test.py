@@ -50,7 +50,7 @@ def test_notes_are_chosen_where_a_data_set_is_built(run_command, tmp_path):
     for choice in (("--track", "1"), ("--midi_channel", "1")):
         answer = run_command("train", "--dataset", "midi_audio/default", "--save_dir", tmp_path / "run", *choice)
         assert answer.status == 2
-        assert "--track and --midi_channel are for --source_dir" in answer.error
+        assert "--midi_track are for --source_dir" in answer.error
 
 
 @gin.configurable(module="tests")
