@@ -15,16 +15,16 @@ from absl import logging
 from neural_midi_synth.errors import DataError
 from neural_midi_synth.files.audio import RECORDING_SUFFIXES, read_audio, resample
 from neural_midi_synth.midi.parts import ChannelEvents, choose_piece, group_parts
-from neural_midi_synth.midi.pieces import Piece, check_voices
+from neural_midi_synth.midi.pieces import Piece, Voice, check_voices
 from neural_midi_synth.midi.reaper import PROJECT_SUFFIX, RecordedItem, recorded_items
 from neural_midi_synth.midi.standard_midi_file import MIDI_SUFFIXES, read_channels
 
 # The last note of an annotation may end this many seconds after its recording does: encoders of mp3 cut or add a few
 # hundredths of a second, and the end of a last note is often drawn by hand.
 LONGEST_EXCESS = 0.5
-# Onsets of one annotation in a project and in the MIDI file exported from it differ by less than this (s), but for one
-# difference that they all have.
-_SAME_ONSET = 0.01
+# Events of a project and of the MIDI file exported from it differ by less than this (s), but for one difference that
+# they all have.
+_SAME_TIME = 0.01
 _MAX_LISTED = 8
 
 
@@ -45,13 +45,18 @@ class Take:
     midi_path: pathlib.Path
     item: RecordedItem | None = None
 
-    def channels(self) -> list[ChannelEvents]:
+    def channels(self, duration: float | None = None) -> list[ChannelEvents]:
         """Reads what the annotation plays on each MIDI channel; times are seconds from the take's beginning.
+
+        Args:
+            duration: Seconds that the recording lasts. Where a project repeats the recording, its annotation ends then.
 
         Raises:
             DataError: It can't be read.
         """
-        return read_channels(self.midi_path) if self.item is None else self.item.play()
+        if self.item is None:
+            return read_channels(self.midi_path)
+        return self.item.play(duration if self.item.loops else None)
 
 
 def find_takes(
@@ -144,26 +149,39 @@ def _not_in_pairs(takes: Sequence[Take], pairs: Sequence[Take]) -> list[Take]:
     """Returns the takes of projects without those that are among the pairs of recording and MIDI file, too."""
     recordings = {pair.audio_path.resolve() for pair in pairs}
     takes = [take for take in takes if take.audio_path.resolve() not in recordings]
-    if not takes:
-        return []
-    annotations = [_all_notes(pair) for pair in pairs]
-    return [take for take in takes if not any(_is_part(_all_notes(take), notes) for notes in annotations)]
+    annotations = [(pair, _all_voices(pair)) for pair in pairs] if takes else []
+    left = []
+    for take in takes:
+        played = _all_voices(take)
+        same = next((pair for pair, others in annotations if _is_part(played, others)), None)
+        if same is None:
+            left.append(take)
+        else:
+            logging.warning("%s: take %r is not used, since %s has it.", take.midi_path, take.name, same.midi_path.name)
+    return left
 
 
-def _all_notes(take: Take) -> np.ndarray:
-    notes = np.concatenate([channel.notes for channel in take.channels()])
-    return notes[np.lexsort((notes[:, 2], notes[:, 0]))]
+def _all_voices(take: Take) -> Voice:
+    """Returns all that an annotation plays as if it were one voice."""
+    channels = take.channels()
+    rows = [[getattr(channel, name) for channel in channels] for name in ("notes", "control_changes", "pitch_bends")]
+    notes, control_changes, pitch_bends = (np.concatenate(each) for each in rows)
+    return Voice(notes[np.lexsort((notes[:, 2], notes[:, 0]))], control_changes, pitch_bends)
 
 
-def _is_part(notes: np.ndarray, others: np.ndarray) -> bool:
-    """Tells whether notes `[n, 4]` are a stretch of others: pitches, velocities and distances of onsets are equal."""
-    played, of_others = (rows[:, 2:].astype(np.uint8).tobytes() for rows in (notes, others))
-    place = of_others.find(played)
+def _is_part(played: Voice, others: Voice) -> bool:
+    """Tells whether what is played is a stretch of others: the same notes, as far apart, with the same controls."""
+    wanted, there = (voice.notes[:, 2:].astype(np.uint8).tobytes() for voice in (played, others))
+    start, end = played.notes[0, 0], played.notes[-1, 0]
+    place = there.find(wanted)
     while place >= 0:
-        same = others[place // 2 : place // 2 + len(notes), 0] - notes[:, 0]
-        if place % 2 == 0 and np.ptp(same) < _SAME_ONSET:
-            return True
-        place = of_others.find(played, place + 1)
+        shifts = others.notes[place // 2 : place // 2 + len(played.notes), 0] - played.notes[:, 0]
+        if place % 2 == 0 and np.ptp(shifts) < _SAME_TIME:
+            ours = played.window(start - _SAME_TIME, end + _SAME_TIME)
+            theirs = others.window(start + shifts[0] - _SAME_TIME, end + shifts[0] + _SAME_TIME)
+            if np.array_equal(ours.control_changes[:, 1:], theirs.control_changes[:, 1:]):
+                return True
+        place = there.find(wanted, place + 1)
     return False
 
 
@@ -211,15 +229,15 @@ def read_take(
         DataError: One of them can't be read; the annotation has several instruments or too many voices, or is longer
             than the recording; the recording is silent.
     """
-    channels, name = take.channels(), str(take.midi_path)
+    samples, sample_rate = _read_recording(take)
+    duration = len(samples) / sample_rate
+    channels, name = take.channels(duration), str(take.midi_path)
     if take.item is not None:
         track = None
     if track is None and midi_channel is None:
         _check_one_instrument(channels, name)
     piece = choose_piece(channels, name, track, midi_channel, all_tracks=False, most=most_voices)
     check_voices(piece, most_voices, name)
-    samples, sample_rate = _read_recording(take)
-    duration = len(samples) / sample_rate
     if piece.duration > duration + LONGEST_EXCESS:
         raise DataError(
             f"{take.midi_path}: its last note ends at {piece.duration:.2f} s, after the end of {take.audio_path.name} "

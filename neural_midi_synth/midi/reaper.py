@@ -52,10 +52,11 @@ class RecordedItem:
     Attributes:
         audio_path: The recording.
         offset: Where in the recording the item begins, s of the recording.
-        duration: Seconds of the recording that it plays, above 0.
+        duration: Seconds of the recording that it plays, above 0, as far as the recording lasts.
         rate: How many times as fast it plays them; the pitch rises with it.
         gain: Factor of the amplitude.
         channel: The only channel of the recording that is played, from 0; None for the mean of all.
+        loops: Whether it plays the recording again where that is shorter.
         position: Where the item begins in the project, s.
         length: Seconds in the project.
         project: The .RPP file.
@@ -71,6 +72,7 @@ class RecordedItem:
     rate: float
     gain: float
     channel: int | None
+    loops: bool
     position: float
     length: float
     project: pathlib.Path
@@ -79,11 +81,14 @@ class RecordedItem:
     midi_items: tuple[MidiItem, ...]
     tempo_points: tuple[TempoPoint, ...]
 
-    def play(self) -> list[ChannelEvents]:
+    def play(self, length: float | None = None) -> list[ChannelEvents]:
         """Returns what is played on each MIDI channel that has notes while the recording lasts.
 
         Times are relative to the item's beginning. Notes that began before and still last are there with times below
         0, as are the controls in force.
+
+        Args:
+            length: Seconds, where that is less than the item has.
 
         Raises:
             DataError: There are millions of events.
@@ -94,7 +99,7 @@ class RecordedItem:
             overlapping,
             TempoMap(self.tempo_points),
             self.position,
-            self.length,
+            self.length if length is None else min(length, self.length),
             self.midi_track,
             self.midi_name,
             where,
@@ -105,7 +110,7 @@ class RecordedItem:
 
     def facts(self) -> tuple[object, ...]:
         """Returns what makes a difference to what is heard and played, wherever project and recording are."""
-        own = (self.offset, self.duration, self.rate, self.gain, self.channel, self.position, self.length)
+        own = (self.offset, self.duration, self.rate, self.gain, self.channel, self.loops, self.position, self.length)
         return (*own, [item for item in self.midi_items if self._overlaps(item)], self.tempo_points)
 
 
@@ -206,8 +211,8 @@ def _choose(
 
 def _recording(
     item: Item, path: pathlib.Path, folders: Sequence[str]
-) -> tuple[pathlib.Path, float, float, float, float, int | None, float, float]:
-    """Reads how an item plays its recording: the first eight attributes of `RecordedItem`."""
+) -> tuple[pathlib.Path, float, float, float, float, int | None, bool, float, float]:
+    """Reads how an item plays its recording: the attributes of `RecordedItem` before the project."""
     rate = item.rate
     if rate != 1.0 and item.value("PLAYRATE", 1, 0.0):
         raise DataError(
@@ -240,4 +245,4 @@ def _recording(
         raise DataError(f"{item.where}: its recording {name!r} is not found. Copy it beside the project.")
     mode = int(item.value("CHANMODE", 0, 0.0))
     channel = mode - _FIRST_OF_ONE_CHANNEL if _FIRST_OF_ONE_CHANNEL <= mode <= _LAST_OF_ONE_CHANNEL else None
-    return audio_path, offset, length * rate, rate, item.gain, channel, position, length
+    return audio_path, offset, length * rate, rate, item.gain, channel, item.loops, position, length

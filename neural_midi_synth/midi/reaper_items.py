@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # Kinds of sources that have sound, and those that have MIDI.
 AUDIO_SOURCES = frozenset({"WAVE", "AIFF", "MP3", "FLAC", "VORBIS", "OGG", "OPUS", "WAVPACK"})
 MIDI_SOURCES = frozenset({"MIDI", "MIDIPOOL"})
+_SLOWEST_RATE, _FASTEST_RATE = 0.1, 40.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,7 +55,7 @@ class Item:
     def rate(self) -> float:
         """How many times as fast as its source it plays."""
         rate = self.value("PLAYRATE", 0, 1.0)
-        if not 0.001 <= rate <= 1000.0:
+        if not _SLOWEST_RATE <= rate <= _FASTEST_RATE:
             raise DataError(f"{self.where}: has a play rate of {rate:g}. Glue the item in Reaper.")
         return rate
 

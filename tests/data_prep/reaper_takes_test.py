@@ -11,6 +11,8 @@ from made_takes import SAMPLE_RATE, make_take
 
 from neural_midi_synth.errors import DataError
 from neural_midi_synth.files.audio import read_audio, resample
+from neural_midi_synth.midi.pieces import Voice
+from neural_midi_synth.midi.standard_midi_file import write_midi
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Of packages that tfds imports; none of them is ours.
@@ -63,10 +65,10 @@ def make_project(path, notes, recordings, tempo="TEMPO 120 4 4", envelope="", ti
     return path
 
 
-def recording(file, position=0.0, length=1000.0, offset=0.0, more=""):
+def recording(file, position=0.0, length=1000.0, offset=0.0, more="", loop=1):
     """The lines of an item that plays a recording."""
     return (
-        f"      POSITION {position}\n      LENGTH {length}\n      LOOP 1\n{more}"
+        f"      POSITION {position}\n      LENGTH {length}\n      LOOP {loop}\n{more}"
         f'      SOFFS {offset}\n      <SOURCE WAVE\n        FILE "{file}"\n      >'
     )
 
@@ -152,13 +154,28 @@ def test_volume_and_play_rate_are_those_of_the_item(tmp_path):
 def test_a_take_rendered_from_a_project_counts_once(tmp_path):
     """A pair beside the project that it was exported from, a second later and with its recording elsewhere."""
     notes = make_take(tmp_path / "render.wav")
+    write_midi(Voice(notes), tmp_path / "render.mid")
     (tmp_path / "Media").mkdir()
     shutil.copy(tmp_path / "render.wav", tmp_path / "Media" / "raw.wav")
     make_project(tmp_path / "song.RPP", notes + [1, 1, 0, 0], [recording("Media/raw.wav", 1)])
-    assert [take.name for take in takes.find_takes(tmp_path)] == ["render"]
+    text, (pair,) = (tmp_path / "song.RPP").read_text(), takes.find_takes(tmp_path)
+    assert pair.name == "render"
+    # The same notes in another style are another take.
+    (tmp_path / "song.RPP").write_text(text.replace("QN\n", "QN\n        E 0 b0 37 33\n"))
+    assert [take.name for take in takes.find_takes(tmp_path)] == ["render", "song"]
     other = make_take(tmp_path / "Media" / "other.wav", seed=5)
     make_project(tmp_path / "song.RPP", other, [recording("Media/other.wav")])
     assert [take.name for take in takes.find_takes(tmp_path)] == ["render", "song"]
+
+
+def test_a_recording_that_loops_counts_once(tmp_path):
+    """What is annotated after its end is not used."""
+    notes = make_take(tmp_path / "take.wav", seconds=10.0)
+    (tmp_path / "take.mid").unlink()
+    path = make_project(tmp_path / "song.RPP", np.concatenate([notes, notes + [10, 10, 0, 0]]), [recording("take.wav")])
+    samples, _, piece = takes.read_take(takes.find_takes(path)[0])
+    assert len(samples) == 10 * SAMPLE_RATE
+    np.testing.assert_allclose(piece.notes, notes, atol=3e-4)  # Half a tick.
 
 
 def test_recordings_that_nothing_annotates_are_told_of_beside_projects(tmp_path, caplog):
@@ -198,6 +215,6 @@ def test_two_takes_of_one_name_are_refused(tmp_path):
 def test_notes_far_behind_the_end_of_a_recording_are_refused(tmp_path):
     notes = make_take(tmp_path / "take.wav")
     (tmp_path / "take.mid").unlink()
-    path = make_project(tmp_path / "song.RPP", notes + [5, 5, 0, 0], [recording("take.wav")])
+    path = make_project(tmp_path / "song.RPP", notes + [5, 5, 0, 0], [recording("take.wav", loop=0)])
     with pytest.raises(DataError, match="song.RPP: its last note ends at .* after the end of take.wav"):
         takes.read_take(takes.find_takes(path)[0])
