@@ -362,7 +362,8 @@ def test_a_large_project_is_read_in_a_moment(tmp_path):
 
 MUTATED = (
     _one(item(audio("guitar.wav"), length=60), item(midi(*TWO_NOTES, pool="{6D3C5A3E}"), loop=1, length=3)),
-    project(*SESSION, envelope=("PT 0 60 0", "PT 8 120 1 262148 0 1", "PT 9 80 0")),
+    project(SESSION[0], SESSION[3], envelope=("PT 0 60 0", "PT 1 120 1 262148 0 1", "PT 2 80 0")),
+    project(*SESSION),
     _one(
         item(f"      <SOURCE SECTION\n        LENGTH 5\n{audio('guitar.wav')}      >\n"),
         item(midi("E 0 b0 37 0a", "ENV 5 0 0.5", *TWO_NOTES, '<X 9 0 0 0 3 "t"', "/wN0", ">")),
