@@ -30,16 +30,17 @@ MAX_MOVE = 0.08
 _SURE = 0.35  # Share of a note's sound that must be new at its onset.
 _CROWDED = 0.06  # Onsets nearer to each other than this (s) are not told apart.
 # A sound that rises slowly also begins late: sampled and bowed notes are heard 6 to 12 ms after they are played, plucks
-# at once. So much of the lag is the instrument's, and not an error of the annotation: the mean attack, of which each
-# note's counts up to _LONGEST_ATTACK, times _ATTACK_TO_LAG, up to _MOST_LAG. Found by trying on guitars, basses,
-# violins and cellos whose annotations are exact; what is left of their lags is below 3 ms, bowed 6 ms.
-_LONGEST_ATTACK, _ATTACK_TO_LAG, _MOST_LAG = 0.015, 1.2, 0.009
+# at once. So much of the lag is the instrument's, and not an error of the annotation: by how much the mean attack is
+# above _PLUCK, where that of each note counts up to _LONGEST_ATTACK, times _ATTACK_TO_LAG, up to _MOST_LAG. Found by
+# trying on guitars, basses, violins and cellos whose annotations are exact; left are errors of 2 ms, bowed 5 ms.
+_PLUCK, _LONGEST_ATTACK, _ATTACK_TO_LAG, _MOST_LAG = 0.0004, 0.015, 1.8, 0.0083
 # Corrections smaller than this (s) are left off, and so are those smaller than the lag of the instrument.
 _SMALLEST_OFFSET, _SMALLEST_DRIFT = 0.003, 0.004  # of a drift: what it makes from the middle of the take to its ends
 # Residuals of exact annotations have a median size of 1 ms (plucked) to 6 ms (bowed); ±30 ms of jitter makes it 15.
 _BY_ATTACK = 0.5  # Onsets are found so many seconds too early or late at most, by deviation, a second of attack.
 _LOOSE = 0.0085
 _OUTLIER = 0.04  # A single note so far (s) off is moved in any take.
+_MOVABLE, _SURE_OF_OUTLIER = 0.25, 0.5  # Sureness that it takes.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,7 +52,8 @@ class Alignment:
     Attributes:
         offset: Seconds; positive where the sound is later than its annotation. 0 where there is nothing to correct.
         drift: Seconds a second; positive where the sound is slower. 0 where there is nothing to correct.
-        residuals: `[n]` float64: how much later than that each note of `Piece.notes` begins, in seconds.
+        residuals: `[n]` float64: how much later each note of `Piece.notes` begins than the others let expect, in
+            seconds.
         sureness: `[n]` float64, 0..1: how clearly the onset of each note stands out; 0 where others are too near.
         moves: `[n]` float64: seconds that each note should be moved by beyond offset and drift; 0 for most notes of a
             take whose annotation is exact.
@@ -73,6 +75,18 @@ class Alignment:
         """Median size of the residuals of sure notes, in seconds; 0 where none is sure."""
         sure = self.sureness > _SURE
         return float(np.median(np.abs(self.residuals[sure]))) if sure.any() else 0.0
+
+    def told(self) -> str:
+        """Returns in a few words what there is to correct; nothing where there is nothing."""
+        words = []
+        if self.offset or self.drift:
+            words.append(f"{abs(self.offset):.3f} s {'later' if self.offset >= 0 else 'earlier'} than annotated")
+        if self.drift:
+            words.append(f"{abs(self.drift):.3%} {'slower' if self.drift > 0 else 'faster'}")
+        moved = np.abs(self.moves[self.moves != 0.0])
+        if len(moved):
+            words.append(f"{len(moved)} of {len(self.moves)} notes off by {1e3 * np.median(moved):.0f} ms")
+        return ", ".join(words)
 
     def heard(self, times: np.ndarray) -> np.ndarray:
         """Returns when times of the annotation are to be heard, both in seconds."""
@@ -98,24 +112,31 @@ def align(samples: np.ndarray, sample_rate: int, piece: Piece) -> Alignment:
     offset, drift, evidence, confidence = _rough_line(samples, notes)
     starts, gaps = notes[:, 0], _gaps(notes[:, 0])
     reach = np.clip(0.6 * gaps, 0.02, onsets.SEARCH_SECONDS)
-    lag = 0.0
+    lag = 0.0  # Of the instrument.
     for _ in range(2):  # The second time from a better line, so that fewer notes are mistaken for their neighbours.
         line = offset + drift * starts
         found = onsets.note_onsets(samples, starts + line, notes[:, 2], reach)
         lags = line + found.lags
         sureness = np.where(gaps > _CROWDED, found.sureness, 0.0)
         sure = sureness > _SURE
+        if sure.sum() < FEWEST_NOTES:  # All are strummed: one by one they are not told apart, but their middle is.
+            sure = found.sureness > _SURE
         if sure.sum() < FEWEST_NOTES:
             break
         attacks = np.clip(found.attacks, 0.0, 2 * _LONGEST_ATTACK)
-        lag = min(_ATTACK_TO_LAG * float(np.minimum(attacks[sure], _LONGEST_ATTACK).mean()), _MOST_LAG)
-        offset, drift, by_attack = _robust_line(starts[sure], lags[sure], attacks[sure])
+        attack = float(np.minimum(attacks[sure], _LONGEST_ATTACK).mean())
+        lag = min(_ATTACK_TO_LAG * max(attack - _PLUCK, 0.0), _MOST_LAG)
+        drift, by_attack = _robust_slopes(starts[sure], lags[sure], attacks[sure])
+        offset = float(np.median(lags[sure] - drift * starts[sure])) - lag
         lags = lags - by_attack * (attacks - attacks[sure].mean()) - lag
-        offset -= lag
     residuals = lags - (offset + drift * starts)
+    if sure.any():
+        residuals -= np.median(residuals[sure])
     middle, half = 0.5 * (starts[0] + starts[-1]), 0.5 * (starts[-1] - starts[0])
     doubt = _doubt(residuals[sure])
-    if abs(drift) * half < max(_SMALLEST_DRIFT + lag, np.sqrt(3.0) * doubt):  # Ends are known less well than the middle.
+    if abs(drift) * half < max(
+        _SMALLEST_DRIFT + lag, np.sqrt(3.0) * doubt
+    ):  # Ends are known less well than the middle.
         offset, drift = offset + drift * middle, 0.0
     if not drift and abs(offset) < max(_SMALLEST_OFFSET, lag, doubt):
         offset = 0.0
@@ -154,14 +175,12 @@ def apply(piece: Piece, alignment: Alignment, notes: bool = True) -> Piece:
 def _moved(voice: Voice, alignment: Alignment, moves: np.ndarray) -> Voice:
     """Returns a voice with everything moved by the line, and each note's start by its own move too."""
     old = voice.notes[:, :2]
-    starts, ends = alignment.heard(old[:, 0]) + moves, alignment.heard(old[:, 1])
-    # A note that began after another still does, and one that ended before or with the start of another still does.
-    lines = alignment.heard(old[:, 0])
-    for i in range(1, len(starts)):
-        if starts[i] < starts[i - 1] + 0.5 * (lines[i] - lines[i - 1]):
-            starts[i - 1], starts[i] = lines[i - 1], lines[i]
-            if i > 1 and starts[i - 1] <= starts[i - 2]:
-                starts[i - 1] = 0.5 * (starts[i - 2] + starts[i])
+    lines, ends = alignment.heard(old[:, 0]), alignment.heard(old[:, 1])
+    starts = lines + moves
+    # Where notes would come nearer than to half their distance they stay, so that none gets in front of another.
+    while (near := np.diff(starts) < 0.5 * np.diff(lines) - 1e-9).any():
+        staying = np.append(near, False) | np.append(False, near)
+        starts[staying] = lines[staying]
     touching = np.abs(old[1:, 0] - old[:-1, 1]) < 0.01
     apart = old[1:, 0] >= old[:-1, 1]
     ends[:-1] = np.where(touching, ends[:-1] + starts[1:] - lines[1:], ends[:-1])
@@ -179,19 +198,17 @@ def _moved(voice: Voice, alignment: Alignment, moves: np.ndarray) -> Voice:
 
 
 def _moves(residuals: np.ndarray, sureness: np.ndarray) -> np.ndarray:
-    """Decides which notes are moved to their onsets: where the annotation is loose all sure ones, else sure outliers."""
-    sure = sureness > _SURE
-    if not sure.any():
-        return np.zeros_like(residuals)
-    loose = np.median(np.abs(residuals[sure])) > _LOOSE
-    moved = sure & (np.abs(residuals) <= MAX_MOVE) & (loose | (np.abs(residuals) > _OUTLIER))
-    return np.where(moved, residuals, 0.0)
+    """Decides which notes are moved: where the annotation is loose all with a clear onset, else very clear outliers."""
+    sizes, sure = np.abs(residuals), sureness > _SURE
+    loose = sure.any() and np.median(sizes[sure]) > _LOOSE
+    moved = sureness > _MOVABLE if loose else (sureness > _SURE_OF_OUTLIER) & (sizes > _OUTLIER)
+    return np.where(moved & (sizes <= MAX_MOVE), residuals, 0.0)
 
 
 def _doubt(residuals: np.ndarray) -> float:
     """Returns three standard errors of the middle of a line with these residuals, in seconds."""
     if len(residuals) < FEWEST_NOTES:
-        return 0.0
+        return 3.0 * onsets.HOP_SECONDS
     deviation = 1.5 * np.median(np.abs(residuals))
     return 3.0 * 1.25 * float(deviation) / np.sqrt(len(residuals))
 
@@ -202,14 +219,14 @@ def _gaps(starts: np.ndarray) -> np.ndarray:
     return np.minimum(gaps[:-1], gaps[1:])
 
 
-def _robust_line(times: np.ndarray, lags: np.ndarray, attacks: np.ndarray) -> tuple[float, float, float]:
+def _robust_slopes(times: np.ndarray, lags: np.ndarray, attacks: np.ndarray) -> tuple[float, float]:
     """Fits lag = offset + drift · time + by_attack · (attack - mean attack) with the least absolute deviations.
 
     Notes that rise slowly are found a little earlier or later than plucked ones; without the third term a take that
     has more of them at its end would seem to drift.
 
     Returns:
-        Offset, drift and by_attack.
+        Drift and by_attack.
     """
     columns = np.column_stack([np.ones_like(times), times, attacks - attacks.mean()])
     line = np.array([np.median(lags), 0.0, 0.0])
@@ -219,7 +236,7 @@ def _robust_line(times: np.ndarray, lags: np.ndarray, attacks: np.ndarray) -> tu
         # A Gaussian prior, since in a loose annotation of plucks the third term would follow the looseness.
         prior = np.diag([0.0, 0.0, np.median(sizes) / _BY_ATTACK**2])
         line = np.linalg.lstsq(weighted @ columns + prior, weighted @ lags, rcond=None)[0]
-    return float(line[0]), float(line[1]), float(line[2])
+    return float(line[1]), float(line[2])
 
 
 def _rough_line(samples: np.ndarray, notes: np.ndarray) -> tuple[float, float, np.ndarray, float]:

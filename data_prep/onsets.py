@@ -153,7 +153,7 @@ def note_onsets(samples: np.ndarray, times: np.ndarray, pitches: np.ndarray, rea
 
 
 def _harmonic_levels(padded: np.ndarray, centres: np.ndarray, pitches: np.ndarray) -> np.ndarray:
-    """Returns magnitudes of the harmonics of notes around their times, `[n, frames, harmonics]`, the middle frame at it."""
+    """Returns magnitudes of the harmonics of notes around their times, `[n, frames, harmonics]`."""
     from scipy import fft
 
     reach = round((SEARCH_SECONDS + _MARGIN_SECONDS) * SAMPLE_RATE / _FINE_HOP)
