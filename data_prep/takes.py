@@ -104,7 +104,11 @@ def fingerprint(takes: Sequence[Take], *facts: object) -> str:
 
 
 def read_take(
-    take: Take, most_voices: int = 1, track: int | str | None = None, midi_channel: int | None = None
+    take: Take,
+    most_voices: int = 1,
+    track: int | str | None = None,
+    midi_channel: int | None = None,
+    longest_excess: float = LONGEST_EXCESS,
 ) -> tuple[np.ndarray, int, Piece]:
     """Reads a recording and its annotation, and checks that they belong together.
 
@@ -113,6 +117,7 @@ def read_take(
         most_voices: The most voices that the annotation may have.
         track: Number (from 1) or name of the track that annotates the recording, where several have notes.
         midi_channel: The MIDI channel (1 to 16) that does, likewise.
+        longest_excess: The last note may end so many seconds after the recording does; see `check_length`.
 
     Returns:
         The samples, `[n]` float32, mono; samples per second, as the recording has them; and what is played.
@@ -126,16 +131,20 @@ def read_take(
     piece = read_midi(take.midi_path, track=track, midi_channel=midi_channel, most_voices=most_voices)
     check_voices(piece, most_voices, str(take.midi_path))
     samples, sample_rate = read_audio(take.audio_path)
-    duration = len(samples) / sample_rate
-    if piece.duration > duration + LONGEST_EXCESS:
+    check_length(take, piece, len(samples) / sample_rate, longest_excess)
+    if not samples.any():
+        raise DataError(f"{take.audio_path}: is silent throughout. Record or export it again.")
+    return samples, sample_rate, piece
+
+
+def check_length(take: Take, piece: Piece, duration: float, longest_excess: float = LONGEST_EXCESS) -> None:
+    """Raises DataError where an annotation ends so many seconds after its recording of `duration` seconds, or more."""
+    if piece.duration > duration + longest_excess:
         raise DataError(
             f"{take.midi_path}: its last note ends at {piece.duration:.2f} s, after the end of {take.audio_path.name} "
             f"({duration:.2f} s). Check that the two belong together and that the tempo is the project's, or cut the "
             "MIDI file."
         )
-    if not samples.any():
-        raise DataError(f"{take.audio_path}: is silent throughout. Record or export it again.")
-    return samples, sample_rate, piece
 
 
 def _check_one_instrument(path: pathlib.Path) -> None:
