@@ -136,20 +136,9 @@ def align(samples: np.ndarray, sample_rate: int, piece: Piece) -> Alignment:
     residuals = lags - (offset + drift * starts)
     if sure.any():
         residuals -= np.median(residuals[sure])
-    middle, half = 0.5 * (starts[0] + starts[-1]), 0.5 * (starts[-1] - starts[0])
-    doubt = _doubt(residuals[sure])
-    if abs(drift) * half < max(
-        _SMALLEST_DRIFT + lag, np.sqrt(3.0) * doubt
-    ):  # Ends are known less well than the middle.
-        offset, drift = offset + drift * middle, 0.0
-    if not drift and abs(offset) < max(_SMALLEST_OFFSET, lag + _BESIDE_LAG, doubt):
-        offset = 0.0
-    moves = _moves(residuals, sureness)
-    heard = starts + offset + drift * starts
-    lasting = np.clip(notes[:, 1] - starts, 0.0, 0.3)
-    sounding = activations.standing(heard + np.minimum(0.05, 0.5 * lasting), heard + lasting, notes[:, 2])
-    share = float(np.mean(sounding > _SOUNDING))
-    return Alignment(offset, drift, residuals, sureness, moves, share, evidence)
+    offset, drift = _worth_correcting(offset, drift, starts, lag, _doubt(residuals[sure]))
+    confidence = _share_heard(activations, notes, starts + offset + drift * starts)
+    return Alignment(offset, drift, residuals, sureness, _moves(residuals, sureness), confidence, evidence)
 
 
 def apply(piece: Piece, alignment: Alignment, notes: bool = True) -> Piece:
@@ -203,6 +192,24 @@ def _moved(voice: Voice, alignment: Alignment, moves: np.ndarray) -> Voice:
     control_changes, bends = voice.control_changes.copy(), voice.pitch_bends.copy()
     control_changes[:, 0], bends[:, 0] = along(control_changes[:, 0]), along(bends[:, 0])
     return Voice(moved[moved[:, 1] > 0.0], control_changes, bends)
+
+
+def _worth_correcting(offset: float, drift: float, starts: np.ndarray, lag: float, doubt: float) -> tuple[float, float]:
+    """Returns offset and drift, or 0 for what attacks, chance or the instrument's lag (s) may make of an exact take."""
+    middle, half = 0.5 * (starts[0] + starts[-1]), 0.5 * (starts[-1] - starts[0])
+    # The ends of a line are known less well than its middle, by the square root of three.
+    if abs(drift) * half < max(_SMALLEST_DRIFT + lag, np.sqrt(3.0) * doubt):
+        offset, drift = offset + drift * middle, 0.0
+    if not drift and abs(offset) < max(_SMALLEST_OFFSET, lag + _BESIDE_LAG, doubt):
+        offset = 0.0
+    return float(offset), float(drift)
+
+
+def _share_heard(activations: onsets.Activations, notes: np.ndarray, starts: np.ndarray) -> float:
+    """Returns the share of notes whose pitch is heard after their attack, where they begin at `starts` (s)."""
+    lasting = np.clip(notes[:, 1] - notes[:, 0], 0.0, 0.3)
+    standing = activations.standing(starts + np.minimum(0.05, 0.5 * lasting), starts + lasting, notes[:, 2])
+    return float(np.mean(standing > _SOUNDING))
 
 
 def _moves(residuals: np.ndarray, sureness: np.ndarray) -> np.ndarray:
@@ -282,8 +289,8 @@ def _evidence(activations: onsets.Activations, notes: np.ndarray, segments: np.n
     hop, held = onsets.HOP_SECONDS, 0.4  # What is heard after that (s) is not looked at: it may have died away.
     deviation = activations.onsets.std(axis=1, keepdims=True) + 1e-9
     rises = np.minimum((activations.onsets - activations.onsets.mean(axis=1, keepdims=True)) / deviation, 4.0)
-    standing = np.diff(activations.presence, axis=1)
-    usual, spread = standing.mean(axis=1), standing.std(axis=1) + 1e-9
+    standings = [(each.mean(), each.std() + 1e-9) for each in map(np.diff, activations.presence)]  # One row in memory.
+    usual, spread = np.array(standings).T
     last = rises.shape[1] - 1
     evidence = np.zeros([segments[-1] + 1, 2 * farthest + 1], np.float32)
     for segment in np.unique(segments):
