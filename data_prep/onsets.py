@@ -44,7 +44,8 @@ class Activations:
 
     Attributes:
         onsets: `[n_pitches, n_frames]` float32: rise of the pitch's harmonics, 0 or above.
-        presence: `[n_pitches, n_frames + 1]` float64: sum up to a frame of how much more the pitch sounds than others.
+        presence: `[n_pitches, n_frames + 1]` float64: sum up to a frame of by how many standard deviations the
+            pitch sounds stronger than all pitches of the frame do in the mean.
         pitches: `[n_pitches]` int: MIDI note numbers of the rows.
     """
 
@@ -55,6 +56,22 @@ class Activations:
     def row_of(self, pitches: np.ndarray) -> np.ndarray:
         """Returns the row of each of the pitches that were asked for, `[m]` int."""
         return np.searchsorted(self.pitches, _within(pitches))
+
+    def standing(self, starts: np.ndarray, ends: np.ndarray, pitches: np.ndarray) -> np.ndarray:
+        """Returns how many standard deviations pitches sound stronger than others, `[m]`, -inf outside the sound.
+
+        Args:
+            starts: `[m]`: from when (s).
+            ends: `[m]`: to when (s).
+            pitches: `[m]`: MIDI note numbers, of those that were asked for.
+        """
+        last = self.presence.shape[1] - 1
+        first = np.round(starts / HOP_SECONDS).astype(int)
+        until = np.clip(np.round(ends / HOP_SECONDS).astype(int), first + 1, last)
+        inside = (first >= 0) & (until > first)
+        first, until, rows = np.clip(first, 0, last - 1), np.maximum(until, 1), self.row_of(pitches)
+        mean = (self.presence[rows, until] - self.presence[rows, first]) / np.maximum(until - first, 1)
+        return np.where(inside, mean, -np.inf)
 
 
 def activations(samples: np.ndarray, pitches: np.ndarray) -> Activations:
@@ -73,20 +90,20 @@ def activations(samples: np.ndarray, pitches: np.ndarray) -> Activations:
     padded = np.pad(samples, (_FRAME // 2, _FRAME // 2 + hop))
     frames = np.lib.stride_tricks.sliding_window_view(padded, _FRAME)[::hop]
     floor = max(float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))), 1e-9) * 1e-2
-    saliences = []
+    saliences, standings = [], []
+    rows = np.searchsorted(all_pitches, wanted)
     for first in range(0, len(frames), _BLOCK):
         spectrum = np.abs(fft.rfft(frames[first : first + _BLOCK] * _hann(_FRAME), axis=1))
-        saliences.append(np.log1p(spectrum / np.float32(floor)) @ combs)
-    salience = np.concatenate(saliences).T
-    others = salience.mean(axis=0)
-    salience = salience[np.searchsorted(all_pitches, wanted)]
+        salience = np.log1p(spectrum / np.float32(floor)) @ combs
+        middle, deviation = salience.mean(axis=1, keepdims=True), salience.std(axis=1, keepdims=True)
+        salience = salience[:, rows]
+        standings.append((salience - middle) / (deviation + np.float32(1e-3)))
+        saliences.append(salience)
+    salience, standing = np.concatenate(saliences).T, np.concatenate(standings).T
     rise = np.zeros_like(salience)
     rise[:, _RISE_FRAMES:-_RISE_FRAMES] = salience[:, 2 * _RISE_FRAMES :] - salience[:, : -2 * _RISE_FRAMES]
-    contrast = salience - others
-    contrast -= contrast.mean(axis=1, keepdims=True)
-    return Activations(
-        np.maximum(rise, 0.0), np.pad(np.cumsum(contrast, axis=1, dtype=np.float64), [(0, 0), (1, 0)]), wanted
-    )
+    presence = np.pad(np.cumsum(standing, axis=1, dtype=np.float64), [(0, 0), (1, 0)])
+    return Activations(np.maximum(rise, 0.0), presence, wanted)
 
 
 def _within(pitches: np.ndarray) -> np.ndarray:

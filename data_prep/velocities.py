@@ -19,6 +19,8 @@ FEWEST_NOTES = 16
 """With fewer notes nothing is told about velocities."""
 LEAST_CORRELATION = 0.25
 """Annotated velocities whose rank correlation with the loudness of the notes is below this carry no information."""
+EQUALLY_LOUD = 0.75
+"""Notes are equally loud where they differ by less than so many dB (median)."""
 MIDDLE_VELOCITY = 80
 """What the note of middle loudness gets."""
 DECIBELS_PER_DECADE = 40.0
@@ -120,13 +122,18 @@ def carry_information(takes: Sequence[Attacks]) -> bool:
         takes: From `measure`, of one instrument.
 
     Returns:
-        False where they are all the same, or where their rank correlation (Spearman's) with the loudness that pitch and
-        style don't explain is below `LEAST_CORRELATION`. True with fewer than `FEWEST_NOTES` notes: who knows.
+        False where notes are not equally loud, but the velocities are all the same, or have a rank correlation
+        (Spearman's) below `LEAST_CORRELATION` with the levels of the notes, and with what pitch and style leave of
+        them. True with fewer than `FEWEST_NOTES` notes: who knows.
     """
     velocities = np.concatenate([take.velocities for take in takes]) if takes else np.zeros(0)
     if len(velocities) < FEWEST_NOTES:
         return True
-    return correlation(velocities, np.concatenate(loudness(takes))) >= LEAST_CORRELATION
+    louder = np.concatenate(loudness(takes))
+    if np.median(np.abs(louder - np.median(louder))) < EQUALLY_LOUD:
+        return True
+    levels = np.concatenate([take.levels for take in takes])
+    return max(correlation(velocities, louder), correlation(velocities, levels)) >= LEAST_CORRELATION
 
 
 def correlation(velocities: np.ndarray, loudnesses: np.ndarray) -> float:
@@ -184,11 +191,10 @@ def _levels(samples: np.ndarray, sample_rate: int, starts: np.ndarray, following
 
 def _powers(samples: np.ndarray, first: int, last: int, window: int, step: int) -> np.ndarray:
     """Returns the mean square of each window that lies between two samples."""
-    if last - first < window:
+    if min(last, len(samples)) - first < window:
         return np.zeros(0)
-    sums = np.cumsum(np.square(samples[first:last], dtype=np.float64))
-    sums = np.concatenate([[0.0], sums])
-    ends = np.arange(window, last - first + 1, step)
+    sums = np.concatenate([[0.0], np.cumsum(np.square(samples[first:last], dtype=np.float64))])
+    ends = np.arange(window, len(sums), step)
     return (sums[ends] - sums[ends - window]) / window
 
 

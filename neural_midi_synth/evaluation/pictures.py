@@ -139,6 +139,11 @@ def piano_roll(piece: Piece | Voice, styles: Mapping[str, int], seconds: float, 
     return _png(figure)
 
 
+def note_name(pitch: float) -> str:
+    """Returns what musicians call a MIDI note number, rounded: 60 is C4."""
+    return f"{_NOTE_NAMES[round(pitch) % 12]}{round(pitch) // 12 - 1}"
+
+
 def _stack(heights: list[float], seconds: float, theme: Theme) -> tuple[Figure, list[Axes]]:
     """Makes panels of the given heights (inches) below each other on one time axis."""
     from matplotlib.figure import Figure
@@ -202,7 +207,7 @@ def _draw_piece(panels: list[Axes], piece: Piece, styles: Mapping[str, int], sec
     octaves = [pitch for pitch in range(int(np.ceil(low)), int(np.floor(high)) + 1) if pitch % 12 == 0]
     named = sorted({int(round(pitch)) for pitch in (*np.unique(pitches)[:: max(1, len(np.unique(pitches)) // 5)],)})
     ticks = named if len(named) + len(octaves) < 2 or high - low < 14 else octaves
-    roll.set_yticks(ticks, [f"{_NOTE_NAMES[pitch % 12]}{pitch // 12 - 1}" for pitch in ticks])
+    roll.set_yticks(ticks, [note_name(pitch) for pitch in ticks])
     roll.set_axisbelow(True)
     roll.grid(axis="y", color=theme.grid, linewidth=0.8)
     _label(roll, "notes", theme.ink)

@@ -1,0 +1,316 @@
+"""What is wrong with a take, note by note: the sound is asked whether it has what the annotation says."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from neural_midi_synth.data_prep import hearing
+from neural_midi_synth.data_prep.alignment import Alignment
+from neural_midi_synth.data_prep.hearing import HIGHEST_PITCH, LOWEST_PITCH
+from neural_midi_synth.data_prep.onsets import SAMPLE_RATE
+from neural_midi_synth.evaluation.pictures import note_name
+from neural_midi_synth.midi.pieces import Piece, Voice, in_force
+
+CRITICAL, WARNING = "critical", "warning"
+
+_OFF_TIME = 0.045  # s: a note so far from its sound is said to be early or late.
+_SURE_ONSET = 0.4
+_FARTHEST = 0.4  # s: a sound without a note may belong to a note so far away that has none.
+_ZERO_LENGTH = 0.012  # s
+_LEGATO, _LEGATO_SHARE = 0.1, 0.5  # Notes of a line may overlap as much: seconds, and share of the shorter one.
+_SILENT_BELOW_USUAL = 36.0  # dB
+_NO_ONSET = 2.5  # dB: a note whose start has no greater rise has not been played.
+_AT_ONSET = 0.06  # s
+# Another pitch is heard where it is so many times as salient as the annotated one, and so many times as it is in nine
+# of ten notes of this style: a power chord's fifth always is.
+_OTHER_PITCH, _OCTAVE, _BEYOND_USUAL = 1.15, 1.0, 1.3
+_HEARD_AMONG_OTHERS = 0.3  # How salient a note of a chord must be, relative to the strongest pitch.
+_STRIDE, _WINDOW = 0.06, 0.13  # s: how the time between two notes is looked through for a sound without a note
+_GONE = 0.55  # A pitch as little salient as that does not sound any more.
+# A stroke gets the sound louder by so many dB, and most of it lasts; what a finger leaving the string does is short.
+_STROKE, _LASTING_STROKE, _STROKE_SECONDS = 5.5, 4.0, 0.12
+_LOUD_BELOW_USUAL = 22.0  # dB
+_APART = 0.09  # s
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """Something wrong with a take.
+
+    Attributes:
+        kind: One of those that `docs/record.md` lists.
+        tier: `CRITICAL`, which stops the training, or `WARNING`.
+        start: When it begins, s in the annotation's own time.
+        end: When it ends, s.
+        pitch: MIDI note number of the note that it is about; None where it is not about a note.
+        message: What is wrong, its likely causes, and what to do, for a musician.
+    """
+
+    kind: str
+    tier: str
+    start: float
+    end: float
+    pitch: float | None
+    message: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PlayedNotes:
+    """The notes of a take in the order of `Piece.notes`, with what is known of them.
+
+    Attributes:
+        notes: `[n, 4]` as those of a voice.
+        starts: `[n]`: when they are to be heard by the alignment, single notes not moved, s of the recording.
+        onsets: `[n]`: when they set in; as `starts` where the sound does not tell.
+        ends: `[n]`: when they end, s of the recording.
+        pitches: `[n]`: as bent soon after the onset.
+        styles: `[n, m]` bool: whether each control change that the take has is above its middle.
+        voices: `[n]` int: which voice plays it.
+    """
+
+    notes: np.ndarray
+    starts: np.ndarray
+    onsets: np.ndarray
+    ends: np.ndarray
+    pitches: np.ndarray
+    styles: np.ndarray
+    voices: np.ndarray
+
+
+def played_notes(piece: Piece, alignment: Alignment) -> PlayedNotes:
+    """Gathers what is known of the notes of a take."""
+    numbers = np.unique(np.concatenate([voice.control_changes[:, 1] for voice in piece.voices]))
+    notes = np.concatenate([voice.notes for voice in piece.voices])
+    order = np.argsort(notes[:, 0], kind="stable")
+    pitches = np.concatenate([voice.notes[:, 2] + _bends(voice) for voice in piece.voices])[order]
+    styles = np.concatenate([_styles(voice, numbers) for voice in piece.voices])[order]
+    voices = np.repeat(np.arange(len(piece.voices)), [len(voice.notes) for voice in piece.voices])[order]
+    notes = notes[order]
+    starts, ends = alignment.heard(notes[:, 0]), alignment.heard(notes[:, 1])
+    onsets = starts + np.where(alignment.sureness > _SURE_ONSET, alignment.residuals, 0.0)
+    return PlayedNotes(notes, starts, onsets, np.maximum(ends, onsets + 0.02), pitches, styles, voices)
+
+
+def find(samples: np.ndarray, piece: Piece, alignment: Alignment) -> tuple[list[Fault], hearing.Heard, PlayedNotes]:
+    """Finds notes of a take that the sound contradicts, and sounds that no note accounts for.
+
+    Args:
+        samples: float32 `[n]` at `onsets.SAMPLE_RATE`.
+        piece: The annotation, as it is.
+        alignment: From `alignment.align`.
+
+    Returns:
+        The faults, sorted by time; what is heard of each note; and the notes.
+    """
+    played = played_notes(piece, alignment)
+    if not len(played.notes):
+        return [], hearing.listen(samples, played.onsets, played.ends), played
+    ends = np.minimum(played.ends, np.append(played.onsets[1:], np.inf)) if _monophonic(piece) else played.ends
+    heard = hearing.listen(samples, played.onsets, ends)
+    levels = hearing.frame_levels(samples)
+    usual = float(np.median(heard.levels))
+    faults = _written_faults(piece)
+    silent = heard.levels < max(usual - _SILENT_BELOW_USUAL, float(np.percentile(levels, 2)) + 6.0)
+    rises = _rises_at(levels, played.onsets)
+    wrong = {} if not _monophonic(piece) else _wrong_pitches(played, heard)
+    stray = _stray_sounds(samples, played, heard, usual) if _monophonic(piece) else []
+    for i, pitch in wrong.items():
+        before = played.pitches[i - 1] if i else -100.0
+        if not silent[i] and rises[i] < _NO_ONSET and abs(pitch - before) < 0.7:
+            silent[i] = True  # What is heard is the note before, still ringing.
+    for i in np.flatnonzero(silent):
+        faults.append(_silent(played.notes[i]))
+    for i, pitch in wrong.items():
+        if not silent[i]:
+            faults.append(_wrong(played.notes[i], pitch))
+    faults += _off_time(played, alignment, silent, stray)
+    faults += [_unannotated(start, end, pitch, alignment) for start, end, pitch in stray]
+    return sorted(faults, key=lambda fault: fault.start), heard, played
+
+
+def _monophonic(piece: Piece) -> bool:
+    return len(piece.voices) == 1
+
+
+def _bends(voice: Voice) -> np.ndarray:
+    """Returns the bend in force a moment after the onset of each note, semitones."""
+    starts, ends = voice.notes[:, 0], voice.notes[:, 1]
+    held = in_force(voice.pitch_bends[:, 0], np.minimum(starts + 0.15, 0.5 * (starts + ends)))
+    return np.where(held >= 0, np.append(voice.pitch_bends[:, 1], 0.0)[held], 0.0)
+
+
+def _styles(voice: Voice, numbers: np.ndarray) -> np.ndarray:
+    """Returns for each note whether each control change is above its middle."""
+    high = np.zeros([len(voice.notes), len(numbers)], bool)
+    for column, number in enumerate(numbers):
+        changes = voice.control_changes[voice.control_changes[:, 1] == number]
+        held = in_force(changes[:, 0], voice.notes[:, 0] + 1e-3)
+        high[:, column] = np.where(held >= 0, np.append(changes[:, 2], 0.0)[held], 0.0) >= 64.0
+    return high
+
+
+def _written_faults(piece: Piece) -> list[Fault]:
+    """Finds what is wrong with an annotation by itself: notes without length, and notes of a line that overlap."""
+    faults = []
+    for voice in piece.voices:
+        for i, (start, end, pitch, _) in enumerate(voice.notes):
+            name = f"{note_name(pitch)} at {start:.2f} s"
+            if end - start < _ZERO_LENGTH:
+                message = f"{name} lasts {1e3 * (end - start):.0f} ms. Draw it as long as it sounds, or delete it."
+                faults.append(Fault("zero_length", WARNING, start, end, pitch, message))
+            elif i + 1 < len(voice.notes):
+                next_start, next_end = voice.notes[i + 1, :2]
+                shorter = min(end - start, next_end - next_start)
+                if end - next_start > max(min(_LEGATO, _LEGATO_SHARE * shorter), 0.02):
+                    message = (
+                        f"{name} lasts until {end:.2f} s, but the next note begins at {next_start:.2f} s. Shorten it."
+                    )
+                    faults.append(Fault("overlap", WARNING, next_start, end, pitch, message))
+    return faults
+
+
+def _rises_at(levels: np.ndarray, onsets: np.ndarray) -> np.ndarray:
+    """Returns by how many dB the sound gets louder around each onset."""
+    reach = round(_AT_ONSET * 200)
+    padded = np.pad(levels, (2 * reach, 2 * reach), mode="edge")
+    centres = np.clip(np.round(onsets * 200).astype(int), 0, len(levels) - 1) + 2 * reach
+    window = padded[centres[:, np.newaxis] + np.arange(-reach - 8, reach + 8)]
+    lowest = np.minimum.accumulate(window, axis=1)
+    return (window - lowest).max(axis=1)
+
+
+def _wrong_pitches(played: PlayedNotes, heard: hearing.Heard) -> dict[int, float]:
+    """Finds notes of which another pitch is heard; returns it by the number of the note."""
+    n_pitches = HIGHEST_PITCH - LOWEST_PITCH + 1
+    rows = np.clip(np.round(played.pitches).astype(int) - LOWEST_PITCH, 0, n_pitches - 1)
+    intervals = np.arange(-24, 25)
+    columns = rows[:, np.newaxis] + intervals
+    there = (columns >= 0) & (columns < n_pitches)
+    own = np.maximum(heard.saliences[np.arange(len(rows)), rows], 1e-3)
+    saliences = np.take_along_axis(heard.saliences, np.clip(columns, 0, n_pitches - 1), axis=1)
+    ratios = np.where(there, saliences, 0.0) / own[:, np.newaxis]
+    least = np.where(intervals % 12 == 0, _OCTAVE, _OTHER_PITCH)[np.newaxis] * np.ones_like(ratios)
+    _, style = np.unique(played.styles, axis=0, return_inverse=True)
+    for each in range(style.max(initial=-1) + 1):
+        alike = style.ravel() == each
+        least[alike] = np.maximum(least[alike], _BEYOND_USUAL * np.percentile(ratios[alike], 90, axis=0))
+    near = np.abs(intervals) < 1  # A note may be bent by up to a semitone while it sounds.
+    beyond = np.where(near, 0.0, ratios / least)
+    best = np.argmax(beyond, axis=1)
+    return {
+        int(i): float(LOWEST_PITCH + columns[i, best[i]])
+        for i in np.flatnonzero(beyond[np.arange(len(rows)), best] > 1.0)
+    }
+
+
+def _stray_sounds(
+    samples: np.ndarray, played: PlayedNotes, heard: hearing.Heard, usual: float
+) -> list[tuple[float, float, float]]:
+    """Finds sounds that begin where no note does; returns start, end (s of the recording) and pitch of each."""
+    levels = hearing.frame_levels(samples)
+    end = len(samples) / SAMPLE_RATE
+    loud = usual - _LOUD_BELOW_USUAL
+    times, pitches, rises = _new_pitches(samples, played, levels, loud)
+    strokes, _ = hearing.rises(samples, _STROKE, loud)
+    before = levels[np.clip(np.round((strokes - 0.02) * 200).astype(int), 0, len(levels) - 1)]
+    after = levels[np.clip(np.round((strokes + _STROKE_SECONDS) * 200).astype(int), 0, len(levels) - 1)]
+    strokes = strokes[(after - before > _LASTING_STROKE) & (after > loud)]
+    heard_there = hearing.saliences(samples, strokes + 0.03, strokes + 0.03 + _WINDOW)
+    found += list(zip(strokes.tolist(), (LOWEST_PITCH + np.argmax(heard_there, axis=1)).astype(float), strict=True))
+    strays: list[tuple[float, float, float]] = []
+    starts = np.sort(np.concatenate([played.onsets, played.starts]))
+    for time, pitch in sorted(found):
+        nearest = np.abs(starts - time).min(initial=np.inf)
+        after_other = not strays or time - strays[-1][0] > 0.12
+        if nearest > _APART and after_other and time < end - 0.1:
+            following = starts[starts > time]
+            strays.append((time, float(min(following[0] if len(following) else end, time + 0.5)), pitch))
+    return strays
+
+
+def _new_pitches(
+    samples: np.ndarray, played: PlayedNotes, levels: np.ndarray, loud: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Finds where between two onsets another pitch begins to sound than that of the first.
+
+    Returns:
+        Times, s; MIDI note numbers; and by how many dB the sound gets louder there.
+    """
+    end = len(samples) / SAMPLE_RATE
+    following = np.append(played.onsets[1:], end)
+    of_note, times = [], []
+    for i, (onset, until) in enumerate(zip(played.onsets, following, strict=True)):
+        steps = np.arange(onset + 0.1, until - _WINDOW, _STRIDE)
+        times.append(steps)
+        of_note.append(np.full(len(steps), i))
+    times, of_note = np.concatenate(times), np.concatenate(of_note)
+    saliences = hearing.saliences(samples, times, times + _WINDOW)
+    strongest = np.argmax(saliences, axis=1)
+    rows = np.clip(np.round(played.pitches[of_note]).astype(int) - LOWEST_PITCH, 1, saliences.shape[1] - 2)
+    own = np.max([saliences[np.arange(len(times)), rows + d] for d in (-1, 0, 1)], axis=0)
+    is_loud = levels[np.clip((times + 0.5 * _WINDOW) * 200, 0, len(levels) - 1).astype(int)] > loud
+    other = (own < _GONE) & is_loud
+    # Two windows that follow each other, of one note, with one other pitch; the first such pair of a row of them.
+    pair = other[:-1] & other[1:] & (of_note[:-1] == of_note[1:]) & (np.abs(np.diff(strongest)) <= 1)
+    first = pair & ~np.append(False, other[:-2] & (of_note[:-2] == of_note[1:-1]))
+    at = np.flatnonzero(first)
+    begun = times[at] + _STRIDE
+    return begun, (LOWEST_PITCH + strongest[at + 1]).astype(float), _rises_at(levels, begun)
+
+
+def _off_time(
+    played: PlayedNotes, alignment: Alignment, silent: np.ndarray, stray: list[tuple[float, float, float]]
+) -> list[Fault]:
+    """Finds notes that lie beside their sounds; takes the sounds that turn out to be theirs out of `stray`."""
+    faults = []
+    sure = alignment.sureness > _SURE_ONSET
+    for i, (start, end, pitch, _) in enumerate(played.notes):
+        late_by = float(alignment.residuals[i]) if sure[i] else 0.0
+        if abs(late_by) < _OFF_TIME and not sure[i]:
+            near = [
+                each
+                for each in stray
+                if abs(each[0] - played.starts[i]) < _FARTHEST and abs(each[2] - played.pitches[i]) % 12 < 0.6
+            ]
+            if near:
+                nearest = min(near, key=lambda each: abs(each[0] - played.starts[i]))
+                stray.remove(nearest)
+                late_by, silent[i] = nearest[0] - played.starts[i], False
+        if abs(late_by) >= _OFF_TIME and not silent[i]:
+            kind, way = ("early", "before") if late_by > 0 else ("late", "after")
+            message = (
+                f"{note_name(pitch)} at {start:.2f} s is annotated {1e3 * abs(late_by):.0f} ms {way} it sounds. "
+                "Move it to its attack."
+            )
+            faults.append(Fault(kind, WARNING, start, end, pitch, message))
+    return faults
+
+
+def _silent(note: Sequence[float]) -> Fault:
+    start, end, pitch, _ = note
+    message = (
+        f"{note_name(pitch)} at {start:.2f} s is annotated, but nothing is heard there. Delete the note, or record it."
+    )
+    return Fault("silent_note", WARNING, start, end, pitch, message)
+
+
+def _wrong(note: Sequence[float], heard: float) -> Fault:
+    start, end, pitch, _ = note
+    octave = "an octave " if abs(abs(heard - pitch) - 12) < 0.6 else ""
+    message = (
+        f"{note_name(pitch)} at {start:.2f} s sounds {octave}{'higher' if heard > pitch else 'lower'}, as "
+        f"{note_name(heard)}. Move the note there, or check the tuning."
+    )
+    return Fault("wrong_pitch", WARNING, start, end, pitch, message)
+
+
+def _unannotated(start: float, end: float, pitch: float, alignment: Alignment) -> Fault:
+    start, end = (float((each - alignment.offset) / (1.0 + alignment.drift)) for each in (start, end))
+    message = (
+        f"A sound like {note_name(pitch)} begins at {start:.2f} s, but no note is annotated there. Add it, or cut the "
+        "sound."
+    )
+    return Fault("unannotated_sound", WARNING, start, end, pitch, message)
