@@ -26,14 +26,15 @@ _NO_ONSET = 2.5  # dB: a note whose start has no greater rise has not been playe
 _AT_ONSET = 0.06  # s
 # Another pitch is heard where it is so many times as salient as the annotated one, and so many times as it is in nine
 # of ten notes of this style: a power chord's fifth always is.
-_OTHER_PITCH, _OCTAVE, _BEYOND_USUAL = 1.15, 1.0, 1.3
+_OTHER_PITCH, _OCTAVE, _BEYOND_USUAL, _SHORT_NOTE, _OF_SHORT = 1.15, 1.0, 1.3, 0.15, 1.1
 _HEARD_AMONG_OTHERS = 0.3  # How salient a note of a chord must be, relative to the strongest pitch.
 _STRIDE, _WINDOW = 0.06, 0.13  # s: how the time between two notes is looked through for a sound without a note
 _GONE = 0.55  # A pitch as little salient as that does not sound any more.
 # A stroke gets the sound louder by so many dB, and most of it lasts; what a finger leaving the string does is short.
 _STROKE, _LASTING_STROKE, _STROKE_SECONDS = 5.5, 4.0, 0.12
 _LOUD_BELOW_USUAL = 22.0  # dB
-_APART = 0.09  # s
+# s: how far from the onset of a note a sound may begin and be its own; where the onset was found, and where not.
+_APART, _APART_UNSURE = 0.09, 0.085
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,17 +117,19 @@ def find(samples: np.ndarray, piece: Piece, alignment: Alignment) -> tuple[list[
     silent = heard.levels < max(usual - _SILENT_BELOW_USUAL, float(np.percentile(levels, 2)) + 6.0)
     rises = _rises_at(levels, played.onsets)
     wrong = {} if not _monophonic(piece) else _wrong_pitches(played, heard)
-    stray = _stray_sounds(samples, played, heard, usual) if _monophonic(piece) else []
+    stray = _stray_sounds(samples, played, alignment.sureness > _SURE_ONSET, usual) if _monophonic(piece) else []
     for i, pitch in wrong.items():
         before = played.pitches[i - 1] if i else -100.0
         if not silent[i] and rises[i] < _NO_ONSET and abs(pitch - before) < 0.7:
             silent[i] = True  # What is heard is the note before, still ringing.
+    off_time = _off_time(played, alignment, silent, stray)
+    early = {fault.start for fault in off_time}  # Overlaps that come of it are mended with it.
+    faults = [fault for fault in faults if fault.kind != "overlap" or fault.start not in early] + off_time
     for i in np.flatnonzero(silent):
         faults.append(_silent(played.notes[i]))
     for i, pitch in wrong.items():
         if not silent[i]:
             faults.append(_wrong(played.notes[i], pitch))
-    faults += _off_time(played, alignment, silent, stray)
     faults += [_unannotated(start, end, pitch, alignment) for start, end, pitch in stray]
     return sorted(faults, key=lambda fault: fault.start), heard, played
 
@@ -197,6 +200,7 @@ def _wrong_pitches(played: PlayedNotes, heard: hearing.Heard) -> dict[int, float
     for each in range(style.max(initial=-1) + 1):
         alike = style.ravel() == each
         least[alike] = np.maximum(least[alike], _BEYOND_USUAL * np.percentile(ratios[alike], 90, axis=0))
+    least[played.ends - played.onsets < _SHORT_NOTE] *= _OF_SHORT  # Their pitch is heard less well.
     near = np.abs(intervals) < 1  # A note may be bent by up to a semitone while it sounds.
     beyond = np.where(near, 0.0, ratios / least)
     best = np.argmax(beyond, axis=1)
@@ -207,13 +211,14 @@ def _wrong_pitches(played: PlayedNotes, heard: hearing.Heard) -> dict[int, float
 
 
 def _stray_sounds(
-    samples: np.ndarray, played: PlayedNotes, heard: hearing.Heard, usual: float
+    samples: np.ndarray, played: PlayedNotes, sure: np.ndarray, usual: float
 ) -> list[tuple[float, float, float]]:
     """Finds sounds that begin where no note does; returns start, end (s of the recording) and pitch of each."""
     levels = hearing.frame_levels(samples)
     end = len(samples) / SAMPLE_RATE
     loud = usual - _LOUD_BELOW_USUAL
     times, pitches, rises = _new_pitches(samples, played, levels, loud)
+    found = [(time, pitch) for time, pitch, rise in zip(times, pitches, rises, strict=True) if rise > 3.0]
     strokes, _ = hearing.rises(samples, _STROKE, loud)
     before = levels[np.clip(np.round((strokes - 0.02) * 200).astype(int), 0, len(levels) - 1)]
     after = levels[np.clip(np.round((strokes + _STROKE_SECONDS) * 200).astype(int), 0, len(levels) - 1)]
@@ -221,11 +226,12 @@ def _stray_sounds(
     heard_there = hearing.saliences(samples, strokes + 0.03, strokes + 0.03 + _WINDOW)
     found += list(zip(strokes.tolist(), (LOWEST_PITCH + np.argmax(heard_there, axis=1)).astype(float), strict=True))
     strays: list[tuple[float, float, float]] = []
-    starts = np.sort(np.concatenate([played.onsets, played.starts]))
+    starts = np.sort(played.onsets)
+    accounts_for = np.where(sure, _APART, _APART_UNSURE)
     for time, pitch in sorted(found):
-        nearest = np.abs(starts - time).min(initial=np.inf)
+        accounted = np.any(np.abs(played.onsets - time) < accounts_for)
         after_other = not strays or time - strays[-1][0] > 0.12
-        if nearest > _APART and after_other and time < end - 0.1:
+        if not accounted and after_other and time < end - 0.1:
             following = starts[starts > time]
             strays.append((time, float(min(following[0] if len(following) else end, time + 0.5)), pitch))
     return strays
