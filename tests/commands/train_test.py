@@ -62,9 +62,7 @@ def test_what_is_corrected_is_said_and_can_be_turned_off(trained, write_take, ru
     samples, sample_rate = read_audio(takes / "take.wav")
     write_audio(takes / "take.wav", np.pad(samples, (sample_rate // 4, 0)), sample_rate)
     answer = run_command(*arguments(trained, takes))
-    told = re.fullmatch(
-        r"take: (.*) s later than annotated: corrected \(--align off leaves it\)\.", answer.output.strip()
-    )
+    told = re.fullmatch(r"take: (.*) s later than annotated: corrected \(--align off .*\)\.", answer.output.strip())
     assert float(told[1]) == pytest.approx(0.25, abs=0.003)
     answer = run_command(*arguments(trained, takes, "--align", "off", "--velocities", "annotated"))
     assert "corrected" not in answer.output
