@@ -1,4 +1,4 @@
-"""Audio files in and out: wav, flac, mp3 and ogg by libsndfile, resampling by soxr; no ffmpeg."""
+"""Audio files in and out: wav, aiff, flac, mp3, ogg and opus by libsndfile, resampling by soxr; no ffmpeg."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ _FORMATS = {
     ".ogg": {"format": "OGG", "subtype": "VORBIS", "compression_level": 0.2},
 }
 AUDIO_SUFFIXES = tuple(_FORMATS)
+# Those of files that are read, but not written here.
+RECORDING_SUFFIXES = (*AUDIO_SUFFIXES, ".aiff", ".aif", ".opus")
 # libsndfile crashes when it is asked for Vorbis at a rate that Vorbis does not have, such as 0 or above 200 kHz.
 MAX_SAMPLE_RATE = 192_000
 # libsndfile's Vorbis encoder keeps a whole write on the stack, and overflows it with minutes of audio at once.
@@ -48,7 +50,7 @@ def read_audio(path: str | os.PathLike, sample_rate: int | None = None) -> tuple
     mp3 of variable bit rate that does not tell its length is read as far as its first frames let expect.
 
     Args:
-        path: A .wav, .flac, .mp3 or .ogg file of any sample rate and channel count.
+        path: A file that ends in one of `RECORDING_SUFFIXES`, of any sample rate and channel count.
         sample_rate: Resampled to this many samples per second with soxr's best quality; None keeps the file's.
 
     Returns:
@@ -107,7 +109,7 @@ def read_audio_info(path: str | os.PathLike) -> tuple[float, int, int]:
     """Reads what an audio file's header says, without decoding the file.
 
     Args:
-        path: A .wav, .flac, .mp3 or .ogg file.
+        path: A file that ends in one of `RECORDING_SUFFIXES`.
 
     Returns:
         Duration in seconds, samples per second, and number of channels. An mp3 without a header of its encoder's has
@@ -205,7 +207,7 @@ def _open(path: pathlib.Path) -> Iterator[soundfile.SoundFile]:
         raise DataError(f"{path}: is a folder. Give an audio file.")
     if not path.exists():
         raise DataError(f"{path}: no such file. Check its name.")
-    if path.suffix.lower() not in _FORMATS:
+    if path.suffix.lower() not in RECORDING_SUFFIXES:
         raise DataError(f"{path}: is not an audio file of a known kind. Export it as {_choices()}.")
     if not path.stat().st_size:
         raise DataError(f"{path}: is empty (0 bytes). Export the audio again.")
