@@ -174,7 +174,7 @@ def _refined(magnitudes: np.ndarray, pitch: float, n_fft: int) -> float:
         peak = first + int(np.argmax(magnitudes[first:last]))
         below, middle, above = np.log(magnitudes[peak - 1 : peak + 2] + 1e-9)
         curvature = below - 2 * middle + above
-        if curvature >= 0:  # The edge of a neighbour, no peak.
+        if middle < max(below, above) or curvature >= 0:  # The edge of a neighbour, no peak.
             continue
         estimates.append((peak + 0.5 * (below - above) / curvature) * SAMPLE_RATE / n_fft / harmonic)
         weights.append(np.sqrt(magnitudes[peak]) * np.sqrt(harmonic))

@@ -131,6 +131,17 @@ def test_a_bass_is_heard_down_to_its_low_e(tmp_path):
     assert np.median(late) < 0.005 and late.max() < 0.05  # a string of 62 Hz may take two of its periods to be heard
 
 
+@pytest.mark.parametrize("noise", [0.003, 0.03])
+def test_noise_and_hum_make_no_notes(tmp_path, noise):
+    random = np.random.default_rng(0)
+    pitches = (40, 45, 52, 40, 47, 43, 55)
+    sound = np.concatenate([pluck(pitch, 0.5) for pitch in pitches])
+    time = np.arange(len(sound)) / 44100
+    hum = 0.003 * sum(np.sin(2 * np.pi * 50 * k * time) / k for k in (1, 2, 3, 5))
+    draft, _ = heard(tmp_path, (sound + hum + noise * random.standard_normal(len(sound))).astype(np.float32))
+    assert draft.voice.notes[:, 2].tolist() == list(pitches)
+
+
 def test_a_pitch_that_is_struck_again_is_another_note(tmp_path):
     draft, _ = heard(tmp_path, *[pluck(52, 0.3)] * 6)
     np.testing.assert_allclose(draft.voice.notes[:, 0], 0.5 + 0.3 * np.arange(6), atol=0.005)
