@@ -37,6 +37,7 @@ setup(
         "absl-py",
         "audioop-lts; python_version >= '3.13'",  # pydub, which note-seq imports, misses it in the standard library
         "gin-config>=0.5.0",
+        "jinja2>=3.1",
         "librosa>=0.11",
         "matplotlib>=3.8",
         "mido>=1.3",
@@ -68,7 +69,12 @@ setup(
         "neural_midi_synth.gin": "gin",
     },
     package_data={
-        "neural_midi_synth": ["pretrained/*/*.gin", "pretrained/*/*.json", "pretrained/*/best/*"],
+        "neural_midi_synth": [
+            "pretrained/*/*.gin",
+            "pretrained/*/*.json",
+            "pretrained/*/best/*",
+            "evaluation/templates/*",
+        ],
         "neural_midi_synth.gin": ["*/*.gin"],
         # Nothing that is installed reads the Reaper projects beside them.
         "neural_midi_synth.data_prep": [

@@ -23,6 +23,7 @@ _WEIGHT = 0.84  # Of each harmonic against the one below it, as Hermes has it.
 _CENTS = 30.0  # How far a harmonic may be from where it is expected.
 _AFTER_ONSET = 0.03  # s: the noise of an attack has no pitch.
 _NOTES_AT_ONCE = 64
+_FLOOR_STEP = 8  # Bins for which one floor is taken.
 _LEVEL_HOP = 80  # 5 ms
 _SILENCE_DB = -120.0
 
@@ -108,10 +109,7 @@ def saliences(samples: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.n
 
 def _summed(spectra: np.ndarray) -> np.ndarray:
     """Sums the harmonics of each pitch over spectra `[n, bins]`, what stands out of them alone counting."""
-    from scipy import ndimage
-
-    # Between the harmonics of the lowest pitch there are 8 bins; what is there on both sides is no harmonic.
-    spectra = np.maximum(spectra - ndimage.percentile_filter(spectra, 30, size=(1, 41), mode="nearest"), 0.0)
+    spectra = np.maximum(spectra - _floor(spectra), 0.0)
     pitches = np.arange(LOWEST_PITCH, HIGHEST_PITCH + 1)
     total = np.zeros([len(spectra), len(pitches)], np.float32)
     for harmonic in range(1, _N_HARMONICS + 1):
@@ -121,6 +119,17 @@ def _summed(spectra: np.ndarray) -> np.ndarray:
             if low < spectra.shape[1]:
                 total[:, row] += _WEIGHT ** (harmonic - 1) * spectra[:, low : high + 1].max(axis=1)
     return total
+
+
+def _floor(spectra: np.ndarray) -> np.ndarray:
+    """Returns what lies between the harmonics, `[n, bins]`: of 41 bins around each, what 30 % are below.
+
+    The harmonics of the lowest pitch are 16 bins apart, and 8 wide.
+    """
+    padded = np.pad(spectra, [(0, 0), (20, 20 + _FLOOR_STEP)], mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, 41, axis=1)[:, ::_FLOOR_STEP]
+    floor = np.partition(windows, 12, axis=2)[:, :, 12]
+    return np.repeat(floor, _FLOOR_STEP, axis=1)[:, : spectra.shape[1]]
 
 
 def rises(samples: np.ndarray, least_rise: float, least_level: float) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ import io
 import os
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gin
@@ -23,8 +23,26 @@ from .midi_audio_dataset_builder import MidiAudio
 _GinConfig = gin.external_configurable(MidiAudioConfig, module="midi_audio", denylist=["name", "source_dir"])
 
 
+def configured(source_dir: str | os.PathLike | None = None, **settings: Any) -> MidiAudioConfig:
+    """Returns the configuration of a data set as gin binds it.
+
+    Args:
+        source_dir: As for `build`.
+        **settings: Attributes of `MidiAudioConfig` that go before gin's.
+
+    Raises:
+        DataError: No data set can be made like this.
+    """
+    config = _GinConfig(name="unnamed", source_dir=pathlib.Path(source_dir or DEMO_GUITAR).expanduser(), **settings)
+    config.check()
+    return config
+
+
 def build(
-    source_dir: str | os.PathLike | None = None, data_dir: str | os.PathLike | None = None, **settings: Any
+    source_dir: str | os.PathLike | None = None,
+    data_dir: str | os.PathLike | None = None,
+    first: Callable[[MidiAudioConfig], None] | None = None,
+    **settings: Any,
 ) -> MidiAudio:
     """Builds a data set, unless it is there from the same takes with the same configuration.
 
@@ -34,6 +52,7 @@ def build(
     Args:
         source_dir: Folder of recordings and MIDI files or Reaper projects, or one project; the demo guitar if None.
         data_dir: Where data sets are kept; `$TFDS_DATA_DIR` or `~/tensorflow_datasets` if None.
+        first: Called before a data set is built that is not there yet, with its configuration.
         **settings: Attributes of `MidiAudioConfig`; those not given are as gin binds them.
 
     Returns:
@@ -42,15 +61,17 @@ def build(
     Raises:
         DataError: Takes can't be used, or the data set can't be written.
     """
-    source_dir = pathlib.Path(source_dir or DEMO_GUITAR).expanduser()
-    config = _GinConfig(name="unnamed", source_dir=source_dir, **settings)
-    config.check()
+    config = configured(source_dir, **settings)
+    source_dir = pathlib.Path(config.source_dir)
     takes = find_takes(source_dir, config.audio_track, config.midi_track)
     contents = fingerprint(takes, config.facts())
     folder = re.sub("[^A-Za-z0-9]+", "_", source_dir.resolve().name).strip("_") or "takes"
     config.name = f"{folder}_{contents[:12]}"
     with _quiet():
         builder = MidiAudio(config=config, data_dir=data_dir)
+    if first is not None and not builder.is_prepared():
+        first(config)
+    with _quiet():
         if not builder.is_prepared():
             try:
                 builder.download_and_prepare()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from absl import flags, logging
+from tqdm import tqdm
 
 from neural_midi_synth.errors import DataError
 
@@ -51,3 +53,22 @@ def run(main: Callable[..., None], usage: str, takes_files: bool = False) -> Non
     except KeyboardInterrupt:
         print(f"\n{program}: stopped", file=sys.stderr)
         sys.exit(130)
+
+
+def followed(steps: Iterable[tuple[int, int, Any]], what: str, unit: str) -> Any:
+    """Shows a progress bar while something is done step by step.
+
+    Args:
+      steps: Yields how many steps are done, how many there are, and the last time what came of them.
+      what: What is done, in a word.
+      unit: What a step is.
+
+    Returns:
+      What came of the last step.
+    """
+    result = None
+    with tqdm(desc=what, unit=unit, disable=None) as progress:
+        for step in steps:
+            done, progress.total, result = step
+            progress.update(done - progress.n)
+    return result

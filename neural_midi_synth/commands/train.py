@@ -16,6 +16,8 @@ from neural_midi_synth.errors import DataError
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from neural_midi_synth.data_prep.midi_audio import MidiAudioConfig
+
 USAGE = """Trains an instrument on recordings and their MIDI annotations.
 
 nms_train --source_dir my_takes/ --save_dir runs/my_guitar
@@ -32,6 +34,7 @@ nms_train --source_dir my_takes/ --save_dir runs/strings --gin_file models/guita
 The same command goes on where an earlier one was stopped."""
 
 DEFAULT_CONFIG = "models/guitar.gin"
+_MOST_FAULTS = 10  # that are listed
 
 _SOURCE_DIR = flags.DEFINE_string(
     "source_dir",
@@ -113,6 +116,9 @@ _STRATEGY = flags.DEFINE_enum(
     "One device, all GPUs of this machine, or the workers of TF_CONFIG.",
     allow_override=True,
 )
+_IGNORE_WARNINGS = flags.DEFINE_bool(
+    "ignore_warnings", False, "Do not list what looks doubtful in the takes.", allow_override=True
+)
 _DEBUG = flags.DEFINE_bool(
     "debug",
     False,
@@ -160,7 +166,7 @@ def main() -> None:
             "velocities": _VELOCITIES.value,
         }
         chosen = {name: value for name, value in chosen.items() if value is not None}
-        builder = midi_audio.build(_SOURCE_DIR.value, _DATA_DIR.value, **chosen)
+        builder = midi_audio.build(_SOURCE_DIR.value, _DATA_DIR.value, first=_inspect, **chosen)
         for line in corrections.told(builder.info.metadata or {}):
             print(line)
     examples = _EXAMPLE_DIR.value
@@ -175,6 +181,24 @@ def main() -> None:
             raise
         raise DataError(f"gin: {str(error).splitlines()[0]}. Include 'models/guitar.gin' in the gin file.") from error
     print(f"The instrument is in {_SAVE_DIR.value}. Play it: nms_render --instrument {_SAVE_DIR.value} --midi riff.mid")
+
+
+def _inspect(config: MidiAudioConfig) -> None:
+    """Looks at the takes before a data set is made of them, and tells what was found."""
+    from neural_midi_synth.data_prep.inspection import inspect
+    from neural_midi_synth.instrument.controls import Controls
+
+    found = command_line.followed(inspect(config, Controls().styles), "Inspecting", " takes")
+    faults = [(take, fault) for take in found.takes for fault in take.faults]
+    if any(fault.kind in ("unreadable", "polyphonic", "does_not_fit") for _, fault in faults):
+        return  # Building the data set says so, with a picture.
+    print(f"{found.verdict.capitalize()}: {found.message}")
+    for take, fault in [] if _IGNORE_WARNINGS.value else faults[:_MOST_FAULTS]:
+        print(f"    {take.name}: {fault.message}")
+    if len(faults) > _MOST_FAULTS or not found.may_train:
+        print(f"    See all of it: nms_inspect {config.source_dir} --output report/")
+    if not found.may_train:
+        raise DataError(f"{config.source_dir}: {found.message}")
 
 
 def _strategy(name: str) -> tf.distribute.Strategy:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -136,6 +136,49 @@ def piano_roll(piece: Piece | Voice, styles: Mapping[str, int], seconds: float, 
     """
     figure, panels = _stack([1.5] + [0.42] * len(styles), seconds, theme)
     _draw_piece(panels, Piece.of(piece), styles, seconds, theme)
+    return _png(figure)
+
+
+def take_picture(
+    piece: Piece,
+    samples: np.ndarray,
+    sample_rate: int,
+    styles: Mapping[str, int],
+    marks: Sequence[tuple[float, float, float | None]],
+    theme: Theme = LIGHT,
+) -> bytes:
+    """Draws a take: its waveform, its spectrogram, the notes with what is doubtful framed, and a lane for each style.
+
+    Args:
+        piece: The annotation, times as in the sound.
+        samples: float `[n]`, full scale ±1.
+        sample_rate: Samples per second.
+        styles: Style name -> control change number; each gets a lane.
+        marks: Start (s), end (s) and MIDI note number (None for a stretch of time) of what is framed.
+        theme: Colours.
+
+    Returns:
+        A PNG file's bytes.
+    """
+    seconds = len(samples) / sample_rate
+    figure, panels = _stack([0.6, 1.9, 1.9] + [0.42] * len(styles), seconds, theme)
+    wave, spectrogram, roll = panels[:3]
+    edges = np.linspace(0, len(samples), 1600).astype(int)
+    peaks = np.array([np.abs(samples[a:b]).max(initial=0.0) for a, b in zip(edges[:-1], edges[1:], strict=True)])
+    wave.fill_between(edges[:-1] / sample_rate, -peaks, peaks, color=theme.quiet_ink, linewidth=0)
+    wave.set_ylim(-1.05, 1.05)
+    wave.set_yticks([])
+    _label(wave, "recording", theme.ink)
+    _draw_spectrograms([spectrogram], {"spectrogram": samples}, sample_rate, theme)
+    _draw_piece([roll, *panels[3:]], piece, styles, seconds, theme)
+    for start, end, pitch in marks:
+        if pitch is None:
+            roll.axvspan(start, end, color=theme.note, alpha=0.15, linewidth=0)
+            continue
+        low, high = roll.get_ylim()
+        roll.set_ylim(min(low, pitch - 1.5), max(high, pitch + 1.5))
+        width = max(end - start, 0.004 * seconds)
+        roll.barh(pitch, width, 1.8, left=start, fill=False, edgecolor=theme.ink, linewidth=1.3)
     return _png(figure)
 
 
