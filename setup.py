@@ -44,6 +44,7 @@ setup(
         "note-seq==0.0.5",
         "numpy>=1.26",
         "pillow>=10",
+        "rpp>=0.5",
         "scipy>=1.11",
         "soundfile>=0.13",
         "soxr>=0.5",

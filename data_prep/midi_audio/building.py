@@ -32,7 +32,7 @@ def build(
     takes that have changed are never mistaken for what they were.
 
     Args:
-        source_dir: Folder of recordings and MIDI files; the demo guitar if None.
+        source_dir: Folder of recordings and MIDI files or Reaper projects, or one project; the demo guitar if None.
         data_dir: Where data sets are kept; `$TFDS_DATA_DIR` or `~/tensorflow_datasets` if None.
         **settings: Attributes of `MidiAudioConfig`; those not given are as gin binds them.
 
@@ -45,7 +45,8 @@ def build(
     source_dir = pathlib.Path(source_dir or DEMO_GUITAR).expanduser()
     config = _GinConfig(name="unnamed", source_dir=source_dir, **settings)
     config.check()
-    contents = fingerprint(find_takes(source_dir), config.facts())
+    takes = find_takes(source_dir, config.audio_track, config.midi_track)
+    contents = fingerprint(takes, config.facts())
     folder = re.sub("[^A-Za-z0-9]+", "_", source_dir.resolve().name).strip("_") or "takes"
     config.name = f"{folder}_{contents[:12]}"
     with _quiet():

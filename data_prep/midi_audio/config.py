@@ -21,7 +21,8 @@ class MidiAudioConfig(tfds.core.BuilderConfig):
     """How takes become examples.
 
     Attributes:
-        source_dir: Folder of recordings and MIDI files; None for the demo guitar. `--manual_dir` goes before it.
+        source_dir: Folder of recordings and MIDI files or Reaper projects, or one project; None for the demo guitar.
+            `--manual_dir` goes before it.
         sample_rate: Hz.
         window_seconds: Length of an example.
         hop_seconds: From one training example to the next. Held-out examples don't overlap.
@@ -29,6 +30,8 @@ class MidiAudioConfig(tfds.core.BuilderConfig):
         track: Number (from 1) or name of the track that annotates the recordings, where their MIDI files have several
             tracks with notes.
         midi_channel: The MIDI channel (1 to 16) that annotates the recordings, likewise.
+        audio_track: Number (from 1) or name of the track of Reaper projects that has the recordings, where several do.
+        midi_track: Number or name of the track of Reaper projects that annotates them, where several have notes.
         pitch_shifts: Semitones by which copies of the training examples are moved, sound and annotation alike. They are
             made by resampling, which is free of artefacts: a copy that is a semitone higher is 6 % faster too, in its
             sound and in its annotation, as a tape would be. A phase vocoder would keep the tempo but blur every attack,
@@ -45,6 +48,8 @@ class MidiAudioConfig(tfds.core.BuilderConfig):
     voices: int = 1
     track: int | str | None = None
     midi_channel: int | None = None
+    audio_track: int | str | None = None
+    midi_track: int | str | None = None
     pitch_shifts: Sequence[float] = ()
     validation_fraction: float = 0.05
     test_fraction: float = 0.05

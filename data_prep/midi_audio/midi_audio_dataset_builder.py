@@ -34,6 +34,7 @@ from .config import DEMO_GUITAR, MidiAudioConfig
 TAIL_SECONDS = 0.2
 # Shorter silences between notes are part of the playing; longer ones are skipped.
 MAX_SILENCE_SECONDS = 2.0
+_BLOCK_SAMPLES = 1 << 20
 
 
 class MidiAudio(tfds.core.GeneratorBasedBuilder):
@@ -72,7 +73,8 @@ class MidiAudio(tfds.core.GeneratorBasedBuilder):
 
         Args:
             download_dir: Not used.
-            download_config: Its `manual_dir` is the folder of takes, before `source_dir` of the configuration.
+            download_config: Its `manual_dir` is the folder of takes or a Reaper project, before `source_dir` of the
+                configuration.
             **kwargs: As in `tfds.core.DatasetBuilder`.
 
         Raises:
@@ -88,15 +90,19 @@ class MidiAudio(tfds.core.GeneratorBasedBuilder):
                 self._check_same_takes(given)
             super().download_and_prepare(download_dir=download_dir, download_config=download_config, **kwargs)
             return
-        self._takes = takes_lib.find_takes(given or DEMO_GUITAR)
+        self._source = pathlib.Path(given or DEMO_GUITAR)
+        self._takes = self._find_takes(self._source)
         config = download_config.replace(try_download_gcs=False)
         with _nothing_left_behind(self.data_path), _own_progress_bar() as self._show_progress:
             with tempfile.TemporaryDirectory(prefix=".takes_", dir=self.data_dir_root) as scratch:
                 self._scratch = pathlib.Path(scratch)
                 super().download_and_prepare(download_dir=scratch, download_config=config, **kwargs)
 
+    def _find_takes(self, source: str | os.PathLike) -> list[takes_lib.Take]:
+        return takes_lib.find_takes(source, self.builder_config.audio_track, self.builder_config.midi_track)
+
     def _check_same_takes(self, folder: str | os.PathLike) -> None:
-        found = takes_lib.fingerprint(takes_lib.find_takes(folder), self.builder_config.facts())
+        found = takes_lib.fingerprint(self._find_takes(folder), self.builder_config.facts())
         if (self.info.metadata or {}).get("fingerprint") != found:
             raise DataError(
                 f"{self.data_dir}: was built from other takes than those in {folder}. Build with --overwrite, "
@@ -121,7 +127,7 @@ class MidiAudio(tfds.core.GeneratorBasedBuilder):
         try:
             stretches = windows.split_stretches(lengths, regions, config.window, fractions)
         except DataError as error:
-            raise DataError(f"{self._takes[0].audio_path.parent}: {error}") from error
+            raise DataError(f"{self._source}: {error}") from error
         self.info.metadata.update(self._facts(stretches, regions))
         return {split: self._generate_examples(split, of_split) for split, of_split in stretches.items()}
 
@@ -146,8 +152,8 @@ class MidiAudio(tfds.core.GeneratorBasedBuilder):
             samples = resample(recorded, recorded_rate * _speed(shift), config.sample_rate)
             if not shift:
                 n_samples = len(samples)
-                gain = 1.0 / np.abs(samples).max() if config.normalise else 1.0
-            np.save(self._path(i, shift), samples * np.float32(gain))
+                gain = 1.0 / _peak(samples) if config.normalise else 1.0
+            _save(self._path(i, shift), samples, gain)
         return piece, n_samples
 
     def _path(self, take: int, shift: float) -> pathlib.Path:
@@ -169,7 +175,7 @@ class MidiAudio(tfds.core.GeneratorBasedBuilder):
                 ]
                 for split, of_split in stretches.items()
             },
-            "peak": max(float(np.abs(self._samples(each)).max()) for each in played),
+            "peak": max(_peak(self._samples(each)) for each in played),
             "shortest": min(config.window, *(each.end - each.start for each in played)),
         }
 
@@ -221,6 +227,19 @@ class MidiAudio(tfds.core.GeneratorBasedBuilder):
     def _regions(self, piece: Piece, n_samples: int) -> np.ndarray:
         sample_rate = self.builder_config.sample_rate
         return windows.playing_regions(piece.notes, n_samples, sample_rate, TAIL_SECONDS, MAX_SILENCE_SECONDS)
+
+
+def _peak(samples: np.ndarray) -> float:
+    """Returns the highest magnitude, without a copy of the samples."""
+    return float(max(samples.max(), -samples.min()))
+
+
+def _save(path: pathlib.Path, samples: np.ndarray, gain: float) -> None:
+    """Saves samples times a factor, a block at a time."""
+    saved = np.lib.format.open_memmap(path, "w+", np.float32, samples.shape)
+    for start in range(0, len(samples), _BLOCK_SAMPLES):
+        block = slice(start, start + _BLOCK_SAMPLES)
+        saved[block] = samples[block] * np.float32(gain)
 
 
 def _speed(shift: float) -> float:

@@ -23,6 +23,9 @@ nms_train --source_dir my_takes/ --save_dir runs/my_guitar
 nms_train --save_dir runs/demo --max_minutes 10
     ten minutes on the demo guitar
 
+nms_train --source_dir session.RPP --save_dir runs/my_guitar
+    the same, on what a Reaper project has
+
 nms_train --source_dir my_takes/ --save_dir runs/strings --gin_file models/guitar_strings.gin
     an instrument of six voices, on takes with chords
 
@@ -33,7 +36,8 @@ DEFAULT_CONFIG = "models/guitar.gin"
 _SOURCE_DIR = flags.DEFINE_string(
     "source_dir",
     None,
-    "Folder of recordings, each with a MIDI file of the same name; the demo guitar if not given.",
+    "Folder of recordings, each with a MIDI file of the same name, or of Reaper projects, or one project (.RPP); the "
+    "demo guitar if not given.",
     allow_override=True,
 )
 _SAVE_DIR = flags.DEFINE_string("save_dir", None, "Folder of the instrument.", required=True, allow_override=True)
@@ -49,6 +53,18 @@ _MIDI_CHANNEL = flags.DEFINE_integer(
     "MIDI channel that annotates the recordings, where notes are on several.",
     lower_bound=1,
     upper_bound=16,
+    allow_override=True,
+)
+_AUDIO_TRACK = flags.DEFINE_string(
+    "audio_track",
+    None,
+    "Number (from 1) or name of the track that has the recordings, where a Reaper project has several.",
+    allow_override=True,
+)
+_MIDI_TRACK = flags.DEFINE_string(
+    "midi_track",
+    None,
+    "Number or name of the track that annotates the recordings, where several of a Reaper project have notes.",
     allow_override=True,
 )
 _DATASET = flags.DEFINE_string(
@@ -95,8 +111,11 @@ def main() -> None:
     """Trains as the flags say."""
     if _DATASET.value and _SOURCE_DIR.value:
         raise command_line.UsageError("give either --source_dir or --dataset")
-    if _DATASET.value and (_TRACK.value or _MIDI_CHANNEL.value):
-        raise command_line.UsageError("--track and --midi_channel are for --source_dir; a built data set has its notes")
+    if _DATASET.value and (_TRACK.value or _MIDI_CHANNEL.value or _AUDIO_TRACK.value or _MIDI_TRACK.value):
+        raise command_line.UsageError(
+            "--track, --midi_channel, --audio_track and --midi_track are for --source_dir; "
+            "a built data set has its notes"
+        )
     if _STEPS.value is not None and _MAX_MINUTES.value is not None:
         raise command_line.UsageError("give either --steps or --max_minutes")
     if _STRATEGY.value == "multi_worker":
@@ -116,12 +135,18 @@ def main() -> None:
     if _DATASET.value:
         builder = built_data_set(_DATASET.value, _DATA_DIR.value)
     else:
-        chosen = {"track": _TRACK.value, "midi_channel": _MIDI_CHANNEL.value}
+        chosen = {
+            "track": _TRACK.value,
+            "midi_channel": _MIDI_CHANNEL.value,
+            "audio_track": _AUDIO_TRACK.value,
+            "midi_track": _MIDI_TRACK.value,
+        }
         chosen = {name: value for name, value in chosen.items() if value is not None}
         builder = midi_audio.build(_SOURCE_DIR.value, _DATA_DIR.value, **chosen)
     examples = _EXAMPLE_DIR.value
     if examples is None and not _DATASET.value:
-        beside = pathlib.Path(_SOURCE_DIR.value or midi_audio.DEMO_GUITAR) / "examples"
+        source = pathlib.Path(_SOURCE_DIR.value or midi_audio.DEMO_GUITAR).expanduser()
+        beside = (source if source.is_dir() else source.parent) / "examples"
         examples = beside if beside.is_dir() else None
     try:
         train(builder, _SAVE_DIR.value, examples, _MAX_MINUTES.value, strategy, debug=_DEBUG.value)

@@ -1,4 +1,4 @@
-"""Audio files in and out: wav, flac, mp3 and ogg by libsndfile, resampling by soxr; no ffmpeg."""
+"""Audio files in and out: wav, aiff, flac, mp3, ogg and opus by libsndfile, resampling by soxr; no ffmpeg."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ _FORMATS = {
     ".ogg": {"format": "OGG", "subtype": "VORBIS", "compression_level": 0.2},
 }
 AUDIO_SUFFIXES = tuple(_FORMATS)
+# Those of files that are read, but not written here.
+RECORDING_SUFFIXES = (*AUDIO_SUFFIXES, ".aiff", ".aif", ".opus")
 # libsndfile crashes when it is asked for Vorbis at a rate that Vorbis does not have, such as 0 or above 200 kHz.
 MAX_SAMPLE_RATE = 192_000
 # libsndfile's Vorbis encoder keeps a whole write on the stack, and overflows it with minutes of audio at once.
@@ -41,46 +43,93 @@ _BLOCK_FRAMES = 65536
 _LOWEST_MP3_BIT_RATE = 8000
 
 
-def read_audio(path: str | os.PathLike, sample_rate: int | None = None) -> tuple[np.ndarray, int]:
-    """Reads an audio file as mono: the mean of its channels.
+def read_audio(
+    path: str | os.PathLike,
+    sample_rate: int | None = None,
+    start: float = 0.0,
+    duration: float | None = None,
+    channel: int | None = None,
+) -> tuple[np.ndarray, int]:
+    """Reads an audio file, or a part of it, as mono: the mean of its channels.
 
     The encoder's delay of an mp3 is taken off where the file tells it, as those that LAME or this module wrote do. An
     mp3 of variable bit rate that does not tell its length is read as far as its first frames let expect.
 
+    The samples are kept in a temporary file that is mapped into memory, so that hours of them don't fill it.
+
     Args:
-        path: A .wav, .flac, .mp3 or .ogg file of any sample rate and channel count.
+        path: A file that ends in one of `RECORDING_SUFFIXES`, of any sample rate and channel count.
         sample_rate: Resampled to this many samples per second with soxr's best quality; None keeps the file's.
+        start: Where to begin in the file, s.
+        duration: How many seconds to read; None reads to the end, as do more than there are.
+        channel: The channel to read, from 0, in place of the mean of all.
 
     Returns:
         `[n]` float32 samples, at least one, where full scale is [-1, 1] (float files and decoders may go a little
         beyond), and their sample rate. Resampling n samples from rate a to b gives n * b / a, rounded half up.
 
     Raises:
-        DataError: The file is missing, empty, damaged or of another kind, or contains NaN or infinite samples.
+        DataError: The file is missing, empty, damaged or of another kind, contains NaN or infinite samples, has no
+            such channel, or ends before `start`.
     """
-    import soundfile
-
     path = pathlib.Path(path)
-    blocks = []
-    position = 0
     with _open(path) as file:
         file_rate = file.samplerate
-        try:
-            # Block after block: a header is not believed before the sound has come.
-            while len(block := file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):
-                mono = block.mean(axis=1)
-                _check_finite(mono, path, position, file_rate)
-                blocks.append(mono)
-                position += len(mono)
-        except soundfile.LibsndfileError as error:
-            where = f" after {position / file_rate:.1f} s" if position else ""
-            raise DataError(f"{path}: is damaged{where}. Export or copy it again.") from error
-    if not position:
+        if channel is not None and channel >= file.channels:
+            raise DataError(
+                f"{path}: has no channel {channel + 1}, only {file.channels}. Choose another one in Reaper."
+            )
+        samples = _gathered(_blocks(file, path, start, duration, channel))
+    if not len(samples):
+        if start > 0.0:
+            raise DataError(f"{path}: ends before {start:.2f} s, from where on it should be read. Export it again.")
         raise DataError(f"{path}: has no samples. Export it again.")
-    samples = np.concatenate(blocks)
     if sample_rate is None:
         return samples, file_rate
     return resample(samples, file_rate, sample_rate), sample_rate
+
+
+def _blocks(
+    file: soundfile.SoundFile, path: pathlib.Path, start: float, duration: float | None, channel: int | None
+) -> Iterator[np.ndarray]:
+    """Yields blocks of mono samples. What comes before `start` is decoded too, since mp3 can't be entered exactly."""
+    import soundfile
+
+    first = round(start * file.samplerate)
+    end = math.inf if duration is None else first + round(duration * file.samplerate)
+    position = 0
+    try:
+        # Block after block: a header is not believed before the sound has come.
+        while position < end and len(block := file.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)):
+            mono = block.mean(axis=1) if channel is None else block[:, channel]
+            before = position
+            position += len(mono)
+            mono = mono[max(first - before, 0) : min(end - before, len(mono))]
+            _check_finite(mono, path, max(before, first), file.samplerate)
+            if len(mono):
+                yield mono
+    except soundfile.LibsndfileError as error:
+        where = f" after {position / file.samplerate:.1f} s" if position else ""
+        raise DataError(f"{path}: is damaged{where}. Export or copy it again.") from error
+
+
+def _gathered(blocks: Iterable[np.ndarray]) -> np.ndarray:
+    """Joins blocks of float32 samples on disk; the file goes away with the array."""
+    try:
+        with tempfile.TemporaryFile() as file:
+            n_samples = 0
+            for block in blocks:
+                file.write(np.ascontiguousarray(block, np.float32).data)
+                n_samples += len(block)
+            if not n_samples:
+                return np.zeros(0, np.float32)
+            file.flush()
+            return np.asarray(np.memmap(file, np.float32, "r+", shape=(n_samples,)))
+    except OSError as error:
+        raise DataError(
+            f"{tempfile.gettempdir()}: has no room for the samples of a recording ({error.strerror or error}). "
+            "Make room there, or set TMPDIR to another folder."
+        ) from error
 
 
 def resample(samples: np.ndarray, from_rate: float, to_rate: float) -> np.ndarray:
@@ -92,22 +141,32 @@ def resample(samples: np.ndarray, from_rate: float, to_rate: float) -> np.ndarra
         to_rate: Samples per second; need not be whole.
 
     Returns:
-        float32 `[n * to_rate / from_rate]`, rounded half up, at least one.
+        float32 `[n * to_rate / from_rate]`, rounded half up, at least one; kept on disk as those of `read_audio`.
     """
-    import soxr
-
     if from_rate == to_rate:
         return samples
     n_samples = max(math.floor(len(samples) * to_rate / from_rate + 0.5), 1)
-    resampled = soxr.resample(samples, from_rate, to_rate, quality="VHQ")[:n_samples]
-    return np.pad(resampled, (0, n_samples - len(resampled)))
+    return _gathered(_resampled_blocks(samples, from_rate, to_rate, n_samples))
+
+
+def _resampled_blocks(samples: np.ndarray, from_rate: float, to_rate: float, n_samples: int) -> Iterator[np.ndarray]:
+    """Yields blocks of resampled audio, `n_samples` in all."""
+    import soxr
+
+    stream = soxr.ResampleStream(from_rate, to_rate, 1, dtype="float32", quality="VHQ")
+    for start in range(0, len(samples), _BLOCK_FRAMES):
+        end = start + _BLOCK_FRAMES
+        block = stream.resample_chunk(np.ascontiguousarray(samples[start:end]), last=end >= len(samples))[:n_samples]
+        n_samples -= len(block)
+        yield block
+    yield np.zeros(n_samples, np.float32)
 
 
 def read_audio_info(path: str | os.PathLike) -> tuple[float, int, int]:
     """Reads what an audio file's header says, without decoding the file.
 
     Args:
-        path: A .wav, .flac, .mp3 or .ogg file.
+        path: A file that ends in one of `RECORDING_SUFFIXES`.
 
     Returns:
         Duration in seconds, samples per second, and number of channels. An mp3 without a header of its encoder's has
@@ -205,7 +264,7 @@ def _open(path: pathlib.Path) -> Iterator[soundfile.SoundFile]:
         raise DataError(f"{path}: is a folder. Give an audio file.")
     if not path.exists():
         raise DataError(f"{path}: no such file. Check its name.")
-    if path.suffix.lower() not in _FORMATS:
+    if path.suffix.lower() not in RECORDING_SUFFIXES:
         raise DataError(f"{path}: is not an audio file of a known kind. Export it as {_choices()}.")
     if not path.stat().st_size:
         raise DataError(f"{path}: is empty (0 bytes). Export the audio again.")

@@ -71,8 +71,7 @@ def read_midi(
         DataError: The file is missing, damaged or has no notes; or it has several instruments, and `track`,
             `midi_channel` and `all_tracks` do not choose.
     """
-    channels, name = _read(source)
-    return choose_piece(channels, name, track, midi_channel, all_tracks, most_voices)
+    return choose_piece(read_channels(source), _name(source), track, midi_channel, all_tracks, most_voices)
 
 
 def read_parts(source: str | os.PathLike | music_pb2.NoteSequence) -> list[Part]:
@@ -87,15 +86,29 @@ def read_parts(source: str | os.PathLike | music_pb2.NoteSequence) -> list[Part]
     Raises:
         DataError: The file is missing, damaged or has no notes.
     """
-    return group_parts(*_read(source))
+    return group_parts(read_channels(source), _name(source))
 
 
-def _read(source: str | os.PathLike | music_pb2.NoteSequence) -> tuple[list[ChannelEvents], str]:
-    """Reads each MIDI channel of each track that has notes; returns them with the name of their source."""
+def _name(source: str | os.PathLike | music_pb2.NoteSequence) -> str:
+    return str(pathlib.Path(source)) if isinstance(source, str | os.PathLike) else source_name(source)
+
+
+def read_channels(source: str | os.PathLike | music_pb2.NoteSequence) -> list[ChannelEvents]:
+    """Reads each MIDI channel of each track that has notes, at least one.
+
+    Args:
+        source: As for `read_midi`.
+
+    Returns:
+        What they play, in the order of tracks and MIDI channels.
+
+    Raises:
+        DataError: The file is missing, damaged or has no notes.
+    """
     if not isinstance(source, str | os.PathLike):
-        return from_note_sequence(source), source_name(source)
+        return from_note_sequence(source)
     path = pathlib.Path(source)
-    midi = _load(path)
+    midi = load_midi(path)
     tracks = [Track(i, messages) for i, messages in enumerate(midi.tracks, start=1)]
     found = sorted({(track.number, channel) for track in tracks for channel in track.channels_with_notes})
     if not found:
@@ -116,11 +129,15 @@ def _read(source: str | os.PathLike | music_pb2.NoteSequence) -> tuple[list[Chan
             channels.append(events)
     if not channels:
         raise DataError(f"{path}: all its notes have no length. Give them one and export it again.")
-    return channels, str(path)
+    return channels
 
 
-def _load(path: pathlib.Path) -> mido.MidiFile:
-    """Parses a file, or says why that can't be done."""
+def load_midi(path: pathlib.Path) -> mido.MidiFile:
+    """Parses a Standard MIDI File of type 0 or 1.
+
+    Raises:
+        DataError: The file is missing, damaged, or of another kind.
+    """
     import mido
 
     if path.is_dir():

@@ -47,10 +47,49 @@ def test_one_instrument_of_several_is_trained_on(trained, two_instruments, run_c
 
 
 def test_notes_are_chosen_where_a_data_set_is_built(run_command, tmp_path):
-    for choice in (("--track", "1"), ("--midi_channel", "1")):
+    for choice in (("--track", "1"), ("--midi_channel", "1"), ("--audio_track", "1"), ("--midi_track", "1")):
         answer = run_command("train", "--dataset", "midi_audio/default", "--save_dir", tmp_path / "run", *choice)
         assert answer.status == 2
-        assert "--track and --midi_channel are for --source_dir" in answer.error
+        assert "--midi_track are for --source_dir" in answer.error
+
+
+@pytest.fixture
+def session(write_take, tmp_path):
+    """A Reaper project with a recording on each of two tracks, and notes on each of two others."""
+    write_take(tmp_path / "takes" / "take.wav")
+    (tmp_path / "takes" / "take.mid").unlink()
+    item = "    <ITEM\n      POSITION 0\n      LENGTH 12\n      <SOURCE {}\n      >\n    >\n"
+    events = "E 960 90 {0} 60\nE 960 80 {0} 00\n" * 9
+    sources = {
+        "Guitar": 'WAVE\nFILE "take.wav"',
+        "DI": 'WAVE\nFILE "gone.wav"',
+        "Notes": "MIDI\nHASDATA 1 960 QN\n" + events.format("30"),
+        "Drums": "MIDI\nHASDATA 1 960 QN\n" + events.format("50"),
+    }
+    tracks = [f"  <TRACK\n    NAME {name}\n{item.format(source)}  >\n" for name, source in sources.items()]
+    path = tmp_path / "takes" / "session.RPP"
+    path.write_text('<REAPER_PROJECT 0.1 "7.0/linux-x86_64" 0\n  TEMPO 120 4 4\n' + "".join(tracks) + ">\n")
+    return path
+
+
+@pytest.mark.parametrize("as_folder", [False, True])
+def test_tracks_of_a_reaper_project_are_chosen(trained, session, run_command, as_folder):
+    places = ("--data_dir", session.parent / "data", "--save_dir", session.parent / "run")
+    source = ("--source_dir", session.parent if as_folder else session)
+    command = ["train", *trained.arguments[:2], *source, *places, "--gin_param", "nms.train.clip_seconds = 60"]
+    for choice, problem in (
+        ((), "session.RPP: has recordings on several tracks. Choose one with --audio_track (1 'Guitar', 2 'DI')."),
+        (("--audio_track", "Guitar"), "notes on several tracks. Choose one with --midi_track (3 'Notes', 4 'Drums')."),
+        (("--audio_track", "DI", "--midi_track", "3"), "its recording 'gone.wav' is not found."),
+        (("--audio_track", "1", "--midi_track", "Notes"), "train.clip_seconds is 60"),
+    ):
+        answer = run_command(*command, *choice)
+        assert answer.status == 1
+        assert problem in answer.error.splitlines()[-1]
+        assert "Traceback" not in answer.error
+    (folder,) = (session.parent / "data" / "midi_audio").glob("[!.]*/*")
+    for example in tfds.as_numpy(tfds.builder_from_directory(folder).as_dataset("train")):
+        assert set(example["notes"][:, 2]) == {48.0}
 
 
 @gin.configurable(module="tests")

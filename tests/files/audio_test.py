@@ -2,6 +2,7 @@
 
 import logging
 import pathlib
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -263,3 +264,71 @@ def test_a_block_that_fails_leaves_no_file(tmp_path):
     with pytest.raises(DataError, match="contains NaN at 0.0 s"):
         audio.write_audio(tmp_path / "take.wav", blocks(), SAMPLE_RATE)
     assert not list(tmp_path.iterdir())
+
+
+# 16 bits round to 2^-16 of full scale; Opus is lossy, and 20 dB below the signal is its error at its own bit rate.
+@pytest.mark.parametrize(
+    ("suffix", "format", "subtype", "sample_rate"),
+    [
+        (".aiff", "AIFF", "PCM_16", 44_100),
+        (".AIF", "AIFF", "PCM_24", 96_000),
+        (".aif", "AIFF", "FLOAT", 192_000),
+        (".opus", "OGG", "OPUS", 48_000),
+        (".wav", "WAV", "PCM_32", 192_000),
+        (".wav", "WAV", "DOUBLE", 8_000),
+        (".flac", "FLAC", "PCM_16", 96_000),
+        (".ogg", "OGG", "VORBIS", 8_000),
+    ],
+)
+@pytest.mark.parametrize("n_channels", [1, 2])
+def test_recordings_of_many_kinds_are_read(tmp_path, suffix, format, subtype, sample_rate, n_channels):
+    path = tmp_path / f"take{suffix}"
+    samples = _plucks(sample_rate, sample_rate)
+    soundfile.write(path, np.stack([samples] * n_channels, axis=1), sample_rate, subtype, format=format)
+    read, read_rate = audio.read_audio(path)
+    assert read_rate == sample_rate
+    assert len(read) == len(samples)
+    if subtype in ("OPUS", "VORBIS"):
+        assert np.sqrt(np.mean((read - samples) ** 2) / np.mean(samples**2)) < 10.0 ** (-20.0 / 20.0)
+    else:
+        np.testing.assert_allclose(read, samples, rtol=0.0, atol=2.0**-15)
+
+
+@pytest.mark.parametrize("suffix", audio.AUDIO_SUFFIXES)
+def test_a_part_of_a_file_is_that_part_of_the_whole(tmp_path, suffix):
+    path = tmp_path / f"take{suffix}"
+    audio.write_audio(path, _plucks(3 * SAMPLE_RATE + 11), SAMPLE_RATE)
+    whole, _ = audio.read_audio(path)
+    part, _ = audio.read_audio(path, start=1.25, duration=0.5)
+    np.testing.assert_array_equal(part, whole[round(1.25 * SAMPLE_RATE) : round(1.75 * SAMPLE_RATE)])
+    rest, _ = audio.read_audio(path, start=2.0, duration=100.0)
+    np.testing.assert_array_equal(rest, whole[2 * SAMPLE_RATE :])
+
+
+def test_one_channel_is_read_by_itself(tmp_path):
+    left, right = _plucks(1000), -0.5 * _plucks(1000)
+    soundfile.write(tmp_path / "take.wav", np.stack([left, right], axis=1), SAMPLE_RATE, "FLOAT")
+    np.testing.assert_array_equal(audio.read_audio(tmp_path / "take.wav", channel=0)[0], left)
+    np.testing.assert_array_equal(audio.read_audio(tmp_path / "take.wav", channel=1)[0], right)
+    with pytest.raises(DataError, match="has no channel 3, only 2"):
+        audio.read_audio(tmp_path / "take.wav", channel=2)
+
+
+def test_a_part_behind_the_end_is_refused(tmp_path):
+    audio.write_audio(tmp_path / "take.wav", _plucks(SAMPLE_RATE), SAMPLE_RATE)
+    with pytest.raises(DataError, match=r"take.wav: ends before 2.00 s"):
+        audio.read_audio(tmp_path / "take.wav", start=2.0)
+
+
+def test_long_sound_is_not_held_in_memory(tmp_path):
+    """20 million samples are 80 MB; reading and resampling them takes blocks, and files that are mapped."""
+    path, n_samples = tmp_path / "take.wav", 20_000_000
+    soundfile.write(path, np.zeros(n_samples, np.int16), 96_000, "PCM_16")
+    tracemalloc.start()
+    try:
+        samples, _ = audio.read_audio(path, 48_000)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(samples) == n_samples // 2
+    assert peak < 8_000_000
