@@ -210,7 +210,11 @@ def fingerprint(takes: Sequence[Take], *facts: object) -> str:
 
 
 def read_take(
-    take: Take, most_voices: int = 1, track: int | str | None = None, midi_channel: int | None = None
+    take: Take,
+    most_voices: int = 1,
+    track: int | str | None = None,
+    midi_channel: int | None = None,
+    longest_excess: float = LONGEST_EXCESS,
 ) -> tuple[np.ndarray, int, Piece]:
     """Reads a recording and its annotation, and checks that they belong together.
 
@@ -220,6 +224,7 @@ def read_take(
         track: Number (from 1) or name of the track of the MIDI file that annotates the recording, where several have
             notes. Tracks of a Reaper project have been chosen when its takes were found.
         midi_channel: The MIDI channel (1 to 16) that does, likewise.
+        longest_excess: The last note may end so many seconds after the recording does; see `check_length`.
 
     Returns:
         The samples, `[n]` float32, mono; samples per second, as the recording has them; and what is played. In a take
@@ -238,15 +243,20 @@ def read_take(
         _check_one_instrument(channels, name)
     piece = choose_piece(channels, name, track, midi_channel, all_tracks=False, most=most_voices)
     check_voices(piece, most_voices, name)
-    if piece.duration > duration + LONGEST_EXCESS:
+    check_length(take, piece, duration, longest_excess)
+    if not samples.any():
+        raise DataError(f"{take.audio_path}: is silent throughout. Record or export it again.")
+    return samples, sample_rate, piece
+
+
+def check_length(take: Take, piece: Piece, duration: float, longest_excess: float = LONGEST_EXCESS) -> None:
+    """Raises DataError where an annotation ends so many seconds after its recording of `duration` seconds, or more."""
+    if piece.duration > duration + longest_excess:
         raise DataError(
             f"{take.midi_path}: its last note ends at {piece.duration:.2f} s, after the end of {take.audio_path.name} "
             f"({duration:.2f} s). Check that the two belong together and that the tempo is the project's, or cut the "
             "MIDI file."
         )
-    if not samples.any():
-        raise DataError(f"{take.audio_path}: is silent throughout. Record or export it again.")
-    return samples, sample_rate, piece
 
 
 def _read_recording(take: Take) -> tuple[np.ndarray, int]:

@@ -275,6 +275,8 @@ def _messages(folder):
     yield message_of(takes.read_take, takes.find_takes(folder)[0])
     take(annotation, [(0, 31.4, 40)])
     yield message_of(takes.read_take, takes.find_takes(folder)[0])
+    take(annotation, [(start, start + 0.5, 60) for start in range(8)])
+    yield message_of(build_data_set, folder, data_dir=folder / "data")
     take(annotation, [(0, 1, 40)])
     yield message_of(build_data_set, folder, data_dir=folder / "data")
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
+from neural_midi_synth.data_prep import corrections
 from neural_midi_synth.errors import DataError
 
 DEMO_GUITAR = pathlib.Path(__file__).resolve().parents[1] / "demo_guitar"
@@ -32,6 +33,10 @@ class MidiAudioConfig(tfds.core.BuilderConfig):
         midi_channel: The MIDI channel (1 to 16) that annotates the recordings, likewise.
         audio_track: Number (from 1) or name of the track of Reaper projects that has the recordings, where several do.
         midi_track: Number or name of the track of Reaper projects that annotates them, where several have notes.
+        align: `notes` moves annotations to where they are heard, single notes too; `take` corrects an offset and a
+            drift of each take only; `off` trains on them as they are. See `alignment`.
+        velocities: `auto` tells velocities from the sound where those annotated carry no information, `from_audio`
+            always, `annotated` never. See `velocities`.
         pitch_shifts: Semitones by which copies of the training examples are moved, sound and annotation alike. They are
             made by resampling, which is free of artefacts: a copy that is a semitone higher is 6 % faster too, in its
             sound and in its annotation, as a tape would be. A phase vocoder would keep the tempo but blur every attack,
@@ -50,6 +55,8 @@ class MidiAudioConfig(tfds.core.BuilderConfig):
     midi_channel: int | None = None
     audio_track: int | str | None = None
     midi_track: int | str | None = None
+    align: str = "notes"
+    velocities: str = "auto"
     pitch_shifts: Sequence[float] = ()
     validation_fraction: float = 0.05
     test_fraction: float = 0.05
@@ -71,6 +78,12 @@ class MidiAudioConfig(tfds.core.BuilderConfig):
             )
         if self.voices != int(self.voices) or self.voices < 1:
             raise DataError(f"voices of a data set must be a whole number from 1, not {self.voices!r}.")
+        for name, value, choices in (
+            ("align", self.align, corrections.ALIGN),
+            ("velocities", self.velocities, corrections.VELOCITIES),
+        ):
+            if value not in choices:
+                raise DataError(f"{name} of a data set must be one of {', '.join(choices)}, not {value!r}.")
         held_out = (self.validation_fraction, self.test_fraction)
         if min(held_out) < 0 or sum(held_out) > 0.8:
             raise DataError("validation_fraction and test_fraction must not be below 0, nor 0.8 together.")
@@ -91,4 +104,5 @@ class MidiAudioConfig(tfds.core.BuilderConfig):
         """Returns all that makes a difference to the examples of given takes."""
         own = {field.name for field in dataclasses.fields(MidiAudioConfig)}
         own -= {field.name for field in dataclasses.fields(tfds.core.BuilderConfig)}
-        return {name: getattr(self, name) for name in sorted(own - {"source_dir"})}
+        facts = {name: getattr(self, name) for name in sorted(own - {"source_dir"})}
+        return {**facts, "corrections": corrections.VERSION}

@@ -23,6 +23,7 @@ from absl import app
 from tqdm.auto import tqdm
 
 from neural_midi_synth.data_prep import takes as takes_lib
+from neural_midi_synth.data_prep.corrections import Corrections
 from neural_midi_synth.errors import DataError
 from neural_midi_synth.files.audio import resample
 from neural_midi_synth.midi.pieces import Piece
@@ -43,7 +44,7 @@ class MidiAudio(tfds.core.GeneratorBasedBuilder):
     The splits `train`, `validation` and `test` are stretches of time cut before anything else is done to the takes.
     The metadata tell of what the data set is made: `fingerprint`, `sample_rate`, `takes` (names), `voices` (the most
     that a take has), `stretches` of each split, and of the train split `peak` (the highest sample) and `shortest` (the
-    recorded samples of its shortest example).
+    recorded samples of its shortest example), and `corrections` (what was corrected of the annotations).
     """
 
     VERSION = tfds.core.Version("2.0.0")
@@ -114,6 +115,7 @@ class MidiAudio(tfds.core.GeneratorBasedBuilder):
     ) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
         del dl_manager  # Nothing is downloaded.
         config = self.builder_config
+        self._corrections = Corrections(config.align, config.velocities, pathlib.Path(self.data_dir_root))
         self._pieces: list[Piece] = []
         lengths, regions = [], []
         with tqdm(self._takes, "Reading takes", unit=" takes", disable=not self._show_progress) as progress:
@@ -123,6 +125,7 @@ class MidiAudio(tfds.core.GeneratorBasedBuilder):
                 self._pieces.append(piece)
                 lengths.append(n_samples)
                 regions.append(self._regions(piece, n_samples))
+        self._pieces = self._corrections.with_velocities(self._pieces)
         fractions = {"validation": config.validation_fraction, "test": config.test_fraction}
         try:
             stretches = windows.split_stretches(lengths, regions, config.window, fractions)
@@ -145,8 +148,9 @@ class MidiAudio(tfds.core.GeneratorBasedBuilder):
         """
         config = self.builder_config
         recorded, recorded_rate, piece = takes_lib.read_take(
-            self._takes[i], config.voices, config.track, config.midi_channel
+            self._takes[i], config.voices, config.track, config.midi_channel, longest_excess=math.inf
         )
+        piece = self._corrections.align(self._takes[i], recorded, recorded_rate, piece)
         n_samples, gain = 0, 1.0
         for shift in (0.0, *config.pitch_shifts):
             samples = resample(recorded, recorded_rate * _speed(shift), config.sample_rate)
@@ -166,6 +170,7 @@ class MidiAudio(tfds.core.GeneratorBasedBuilder):
         return {
             "fingerprint": takes_lib.fingerprint(self._takes, config.facts()),
             "sample_rate": config.sample_rate,
+            "corrections": self._corrections.facts(),
             "voices": max(len(piece.voices) for piece in self._pieces),
             "takes": [take.name for take in self._takes],
             "stretches": {
@@ -265,7 +270,9 @@ def _nothing_left_behind(path: pathlib.Path) -> Iterator[None]:
             for folder in missing:
                 if folder == name_folder and [each.name for each in folder.iterdir()] == [".config"]:
                     shutil.rmtree(folder / ".config")
-                with contextlib.suppress(OSError):  # Another process is building in it.
+                with contextlib.suppress(
+                    OSError, ValueError
+                ):  # Another process is building in it, or it has a picture.
                     folder.rmdir()
 
 

@@ -67,6 +67,20 @@ _MIDI_TRACK = flags.DEFINE_string(
     "Number or name of the track that annotates the recordings, where several of a Reaper project have notes.",
     allow_override=True,
 )
+_ALIGN = flags.DEFINE_enum(
+    "align",
+    None,
+    ["notes", "take", "off"],
+    "Move annotations to where they are heard: take by take, and single notes too (the default), or not at all.",
+    allow_override=True,
+)
+_VELOCITIES = flags.DEFINE_enum(
+    "velocities",
+    None,
+    ["auto", "annotated", "from_audio"],
+    "Velocities: those annotated, or told from the sound; auto (the default) takes those that carry information.",
+    allow_override=True,
+)
 _DATASET = flags.DEFINE_string(
     "dataset",
     None,
@@ -116,6 +130,8 @@ def main() -> None:
             "--track, --midi_channel, --audio_track and --midi_track are for --source_dir; "
             "a built data set has its notes"
         )
+    if _DATASET.value and (_ALIGN.value or _VELOCITIES.value):
+        raise command_line.UsageError("--align and --velocities are for --source_dir; a built data set is corrected")
     if _STEPS.value is not None and _MAX_MINUTES.value is not None:
         raise command_line.UsageError("give either --steps or --max_minutes")
     if _STRATEGY.value == "multi_worker":
@@ -123,7 +139,7 @@ def main() -> None:
     environment.import_tensorflow_quietly()
     strategy = _strategy(_STRATEGY.value)  # Workers have to meet before TensorFlow does anything else.
 
-    from neural_midi_synth.data_prep import midi_audio
+    from neural_midi_synth.data_prep import corrections, midi_audio
     from neural_midi_synth.instrument.loading import configure
     from neural_midi_synth.training.batches import built_data_set
     from neural_midi_synth.training.loop import train
@@ -140,9 +156,13 @@ def main() -> None:
             "midi_channel": _MIDI_CHANNEL.value,
             "audio_track": _AUDIO_TRACK.value,
             "midi_track": _MIDI_TRACK.value,
+            "align": _ALIGN.value,
+            "velocities": _VELOCITIES.value,
         }
         chosen = {name: value for name, value in chosen.items() if value is not None}
         builder = midi_audio.build(_SOURCE_DIR.value, _DATA_DIR.value, **chosen)
+        for line in corrections.told(builder.info.metadata or {}):
+            print(line)
     examples = _EXAMPLE_DIR.value
     if examples is None and not _DATASET.value:
         source = pathlib.Path(_SOURCE_DIR.value or midi_audio.DEMO_GUITAR).expanduser()

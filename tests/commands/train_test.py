@@ -1,11 +1,14 @@
 """nms_train: which notes it takes, and how it tells of a researcher's own mistake."""
 
+import re
 import warnings
 
 import gin
 import mido
+import numpy as np
 import pytest
 
+from neural_midi_synth.files.audio import read_audio, write_audio
 from neural_midi_synth.instrument.noise import FilteredNoise
 
 with warnings.catch_warnings():
@@ -90,6 +93,22 @@ def test_tracks_of_a_reaper_project_are_chosen(trained, session, run_command, as
     (folder,) = (session.parent / "data" / "midi_audio").glob("[!.]*/*")
     for example in tfds.as_numpy(tfds.builder_from_directory(folder).as_dataset("train")):
         assert set(example["notes"][:, 2]) == {48.0}
+
+
+def test_what_is_corrected_is_said_and_can_be_turned_off(trained, write_take, run_command, tmp_path):
+    takes = tmp_path / "takes"
+    write_take(takes / "take.wav")
+    samples, sample_rate = read_audio(takes / "take.wav")
+    write_audio(takes / "take.wav", np.pad(samples, (sample_rate // 4, 0)), sample_rate)
+    answer = run_command(*arguments(trained, takes))
+    told = re.fullmatch(r"take: (.*) s later than annotated: corrected \(--align off .*\)\.", answer.output.strip())
+    assert float(told[1]) == pytest.approx(0.25, abs=0.003)
+    answer = run_command(*arguments(trained, takes, "--align", "off", "--velocities", "annotated"))
+    assert "corrected" not in answer.output
+    for choice in (("--align", "off"), ("--velocities", "from_audio")):
+        answer = run_command("train", "--dataset", "midi_audio/default", "--save_dir", tmp_path / "run", *choice)
+        assert answer.status == 2
+        assert "--align and --velocities are for --source_dir" in answer.error
 
 
 @gin.configurable(module="tests")

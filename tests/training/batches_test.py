@@ -47,6 +47,7 @@ def build(folder, pieces, **settings):
         folder.mkdir(parents=True, exist_ok=True)
         write_audio(folder / f"{name}.wav", noise(seconds, i), SAMPLE_RATE)
         write_midi(piece, folder / f"{name}.mid")
+    settings = {"align": "off", "velocities": "annotated", **settings}  # No note is to be heard in noise.
     return midi_audio.build(
         folder, folder / "data", sample_rate=SAMPLE_RATE, window_seconds=1.0, hop_seconds=0.5, **settings
     )
