@@ -14,12 +14,10 @@ import pathlib
 import shutil
 import subprocess
 import tempfile
-import uuid
 from collections.abc import Sequence
 
 import mido
 import numpy as np
-import rpp
 import soundfile
 import tqdm
 from absl import flags
@@ -28,6 +26,7 @@ from guitar_session import EXAMPLES, OPENNESS, POWER_CHORD, TICKS_PER_BEAT, Scor
 from neural_midi_synth.commands import command_line
 from neural_midi_synth.errors import DataError
 from neural_midi_synth.files import outputs
+from neural_midi_synth.midi import reaper_writing
 
 _OUTPUT_DIR = flags.DEFINE_string(
     "output_dir",
@@ -77,27 +76,13 @@ def write_midi(timed_messages: Sequence[tuple[int, mido.Message]], tempo: int, n
 
 def write_reaper_project(score: Score, name: str, path: pathlib.Path) -> None:
     """Writes a Reaper project: the recording and its annotation on two tracks, in the take's tempo."""
-    lines, previous = [], 0
-    for tick, message in messages(score):
-        lines.append(["E", tick - previous, *(f"{byte:02x}" for byte in message.bytes())])
-        previous = tick
-    lines.append(["E", score.ticks(score.duration) - previous, "b0", "7b", "00"])  # where the MIDI item ends
-    midi = rpp.Element("SOURCE", ["MIDI"], [["HASDATA", 1, TICKS_PER_BEAT, "QN"], *lines])
-    audio = rpp.Element("SOURCE", ["MP3"], [["FILE", f"{name}.mp3"]])
-    project = rpp.Element("REAPER_PROJECT", ["0.1", "6.0/linux-x86_64", "0"])
-    project.append(["TEMPO", score.tempo, 4, 4])
-    project.append(["SAMPLERATE", SAMPLE_RATE, 0, 0])
-    project.append(reaper_track("Guitar", f"{name}.mp3", score.duration, audio))
-    project.append(reaper_track("Annotation", f"{name}.mid", score.duration, midi))
-    path.write_text(rpp.dumps(project), encoding="utf-8")
-
-
-def reaper_track(track_name: str, item_name: str, length: float, source: rpp.Element) -> rpp.Element:
-    """One track with one item that begins at 0 and lasts `length` seconds."""
-    identities = ["{" + str(uuid.uuid5(uuid.NAMESPACE_URL, f"{item_name} {i}")).upper() + "}" for i in range(3)]
-    item = rpp.Element("ITEM", [], [["POSITION", 0], ["LENGTH", f"{length:.6f}"], ["LOOP", 0]])
-    item.extend([["IGUID", identities[1]], ["NAME", item_name], ["SOFFS", 0], ["GUID", identities[2]], source])
-    return rpp.Element("TRACK", [identities[0]], [["NAME", track_name], ["TRACKID", identities[0]], item])
+    audio = reaper_writing.audio_source(f"{name}.mp3")
+    midi = reaper_writing.midi_source(messages(score), TICKS_PER_BEAT, score.ticks(score.duration))
+    items = [
+        (track, [reaper_writing.ReaperItem(item, score.duration, source)])
+        for track, item, source in (("Guitar", f"{name}.mp3", audio), ("Annotation", f"{name}.mid", midi))
+    ]
+    reaper_writing.write_reaper_project(path, items, score.tempo, SAMPLE_RATE)
 
 
 # --- Playing it -------------------------------------------------------------------------------------------------------

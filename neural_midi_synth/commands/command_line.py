@@ -15,13 +15,14 @@ class UsageError(Exception):
     """Flags that do not go together: exit status 2."""
 
 
-def run(main: Callable[[], None], usage: str) -> None:
+def run(main: Callable[..., None], usage: str, takes_files: bool = False) -> None:
     """Parses the flags of `sys.argv`, runs `main` and exits.
 
     Args:
       main: What the command does. Its module defines the flags; it imports TensorFlow inside, so that `--help` and
         wrong flags are answered at once.
       usage: What the command is for, printed by `--help`.
+      takes_files: Whether words that are not flags are given to `main`, as a list; otherwise there may be none.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.set_verbosity(logging.WARNING)
@@ -35,11 +36,11 @@ def run(main: Callable[[], None], usage: str) -> None:
     except flags.Error as error:
         print(f"{program}: {' '.join(str(error).split())} (see {program} --help)", file=sys.stderr)
         sys.exit(2)
-    if len(rest) > 1:
+    if len(rest) > 1 and not takes_files:
         print(f"{program}: unexpected argument {rest[1]!r} (see {program} --help)", file=sys.stderr)
         sys.exit(2)
     try:
-        main()
+        main(*([rest[1:]] if takes_files else []))
     except DataError as error:
         # Where an error passes through a configurable, gin adds lines that tell which.
         print(f"{program}: {str(error).splitlines()[0]}", file=sys.stderr)

@@ -7,6 +7,7 @@ import io
 import os
 import pathlib
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,11 +32,11 @@ if TYPE_CHECKING:
     import mido
     from note_seq.protobuf import music_pb2
 
-__all__ = ["MIDI_SUFFIXES", "Part", "best_part", "read_midi", "read_parts", "write_midi"]
+__all__ = ["MIDI_SUFFIXES", "Part", "best_part", "read_midi", "read_parts", "timed_messages", "write_midi"]
 
 # Names of MIDI files end in one of these, in any mixture of capitals.
 MIDI_SUFFIXES = (".mid", ".midi")
-_WRITE_TICKS_PER_BEAT = 960
+WRITE_TICKS_PER_BEAT = 960
 # Meta event 0x59 is a key signature of two bytes. The second is C major, which stands in for keys that do not exist.
 _KEY_SIGNATURE, _C_MAJOR = re.compile(rb"\xff\x59\x02..", re.DOTALL), b"\xff\x59\x02\x00\x00"
 
@@ -176,7 +177,12 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def write_midi(music: Piece | Voice, path: str | os.PathLike, tempo: float = 120.0) -> None:
+def write_midi(
+    music: Piece | Voice,
+    path: str | os.PathLike,
+    tempo: float = 120.0,
+    markers: Sequence[tuple[float, str]] = (),
+) -> None:
     """Writes a piece as a Standard MIDI File of type 0, with 960 ticks per beat.
 
     One voice is written as it is, on MIDI channel 1; when it is read, a pedal (CC64) among its controls holds its
@@ -192,6 +198,7 @@ def write_midi(music: Piece | Voice, path: str | os.PathLike, tempo: float = 120
         music: A piece or a voice whose notes have whole pitches in 0..127.
         path: The file.
         tempo: Beats per minute.
+        markers: Seconds, 0 or later, and text of each marker, which sequencers show; reading leaves them out.
 
     Raises:
         DataError: The file can't be written.
@@ -200,13 +207,11 @@ def write_midi(music: Piece | Voice, path: str | os.PathLike, tempo: float = 120
     """
     import mido
 
-    piece = Piece.of(music)
-    check_midi_pitches(piece)
-    ticks_per_second = _WRITE_TICKS_PER_BEAT * tempo / 60.0
-    midi = mido.MidiFile(type=0, ticks_per_beat=_WRITE_TICKS_PER_BEAT)
+    midi = mido.MidiFile(type=0, ticks_per_beat=WRITE_TICKS_PER_BEAT, charset="utf-8")
     messages = [(0, mido.MetaMessage("set_tempo", tempo=mido.bpm2tempo(tempo)))]
-    for voice, channel in _on_midi_channels(piece):
-        messages += _messages(voice, channel, ticks_per_second)
+    ticks_per_second = WRITE_TICKS_PER_BEAT * tempo / 60.0
+    messages += [(round(time * ticks_per_second), mido.MetaMessage("marker", text=text)) for time, text in markers]
+    messages += timed_messages(music, tempo)
     track, last_tick = mido.MidiTrack(), 0
     for tick, message in sorted(messages, key=lambda event: event[0]):
         track.append(message.copy(time=tick - last_tick))
@@ -214,6 +219,28 @@ def write_midi(music: Piece | Voice, path: str | os.PathLike, tempo: float = 120
     midi.tracks.append(track)
     with write_aside(path) as aside:
         midi.save(aside)
+
+
+def timed_messages(music: Piece | Voice, tempo: float = 120.0) -> list[tuple[int, mido.Message]]:
+    """Says a piece in MIDI messages, as `write_midi` writes them.
+
+    Args:
+        music: A piece or a voice whose notes have whole pitches in 0..127.
+        tempo: Beats per minute.
+
+    Returns:
+        The tick of each message, `WRITE_TICKS_PER_BEAT` to a beat, and itself; in the order to be written.
+
+    Raises:
+        ValueError: As `write_midi`.
+    """
+    piece = Piece.of(music)
+    check_midi_pitches(piece)
+    ticks_per_second = WRITE_TICKS_PER_BEAT * tempo / 60.0
+    messages = []
+    for voice, channel in _on_midi_channels(piece):
+        messages += _messages(voice, channel, ticks_per_second)
+    return sorted(messages, key=lambda event: event[0])
 
 
 def _on_midi_channels(piece: Piece) -> list[tuple[Voice, int]]:
