@@ -111,6 +111,10 @@ def run_command(monkeypatch, capfd):
             for flag in list(defined) if module.startswith(PACKAGE) else []:
                 delattr(flags.FLAGS, flag.name)
 
+    # Set and taken away, so that what a command sets does not outlast the test.
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "0")
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS")
+
     def run(module, *arguments):
         command = importlib.import_module(f"{PACKAGE}.commands.{module}")
         forget_flags()  # Of other commands, which require their own.

@@ -88,11 +88,6 @@ def main() -> None:
         check_writable(output)
     environment.import_tensorflow_quietly()
 
-    import tensorflow as tf
-
-    # The decoder and the processors run side by side; with every core for each they would wait for each other.
-    tf.config.threading.set_intra_op_parallelism_threads(max((os.cpu_count() or 2) // 2, 1))
-
     from neural_midi_synth.instrument.loading import load
     from neural_midi_synth.instrument.rendering import TAIL_SECONDS
     from neural_midi_synth.midi.standard_midi_file import read_midi, read_parts
@@ -175,6 +170,8 @@ def _style(text: str) -> tuple[str, float]:
 
 def run() -> None:
     """The console script."""
+    # The decoder and the processors run side by side; with every core for each they would wait for each other.
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(max((os.cpu_count() or 2) // 2, 1)))
     command_line.run(main, USAGE)
 
 
