@@ -34,7 +34,9 @@ _MOSTLY_SILENT = 0.5
 _TEMPO_RATIOS = (0.5, 2.0, 2 / 3, 1.5, 0.75, 4 / 3, 0.8, 1.25, 0.9, 1.1, 100 / 120, 120 / 100, 120 / 140, 140 / 120)
 _FITS = 0.85  # Confidence at another tempo that makes it the likely cause.
 _LEVEL_DIFFERS = 6.0  # dB
-_DECAYS_APART = 4.0  # Of two groups: distance of their means in standard deviations. A bell curve cut in two has 2.7.
+# Two ways of dying away: the distance of their means in standard deviations (a bell curve cut in two has 2.7; notes of
+# one style 2.2 to 3.1, muted and open ones 3.4 to 4.4), and how many times as fast one is (2, and 7 to 13).
+_DECAYS_APART, _TIMES_AS_FAST, _SLOWEST_DECAY = 3.2, 4.0, 2.0
 _FEWEST_NOTES = 16
 
 
@@ -232,10 +234,10 @@ def _style_columns(takes: Sequence[_Listened], styles: Mapping[str, int]) -> dic
 def _flat_styles(take: _Listened, styles: Mapping[str, int]) -> list[Fault]:
     """Finds style lanes that never change while the notes decay in two ways."""
     decays, pitches = take.decays, take.played.pitches
-    known = np.isfinite(decays) & (decays > 0.5)
+    known = np.isfinite(decays)
     if known.sum() < _FEWEST_NOTES or not styles:
         return []
-    values = np.log(decays[known])
+    values = np.log(np.maximum(decays[known], _SLOWEST_DECAY))
     slope = np.polyfit(pitches[known], values, 1)[0]
     values = values - slope * pitches[known]
     low, high = np.percentile(values, [15, 85])
@@ -245,7 +247,9 @@ def _flat_styles(take: _Listened, styles: Mapping[str, int]) -> list[Fault]:
             return []
         low, high = values[~is_high].mean(), values[is_high].mean()
     spread = np.sqrt(0.5 * (values[~is_high].var() + values[is_high].var()))
-    if min(is_high.mean(), 1 - is_high.mean()) < 0.15 or high - low < _DECAYS_APART * spread:
+    if min(is_high.mean(), 1 - is_high.mean()) < 0.15:
+        return []
+    if high - low < max(_DECAYS_APART * spread, np.log(_TIMES_AS_FAST)):
         return []
     changing = set()
     for voice in take.take.piece.voices:

@@ -31,7 +31,7 @@ from neural_midi_synth.playing.stream import Stream
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGES = {path.relative_to(ROOT).as_posix(): path for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")))}
 TINY_GIN = pathlib.Path(__file__).with_name("tiny_instrument.gin")
-COMMANDS = ("nms_annotate", "nms_train", "nms_render", "nms_evaluate", "nms_export")
+COMMANDS = ("nms_annotate", "nms_inspect", "nms_train", "nms_render", "nms_evaluate", "nms_export")
 
 # These command lines really run; those of other commands of ours are only understood, with files and gin looked at.
 RUN = ("nms_render", "nms_export")
@@ -191,7 +191,7 @@ def _understand(command, arguments, left_over=()):
     own = flags.FlagValues()
     for flag in flags.FLAGS.flags_by_module_dict()[module]:
         own[flag.name] = copy.deepcopy(flag)
-    files = [arguments[0]] if command == "nms_annotate" else []  # It comes first, and without a flag.
+    files = [arguments[0]] if command in ("nms_annotate", "nms_inspect") else []  # It comes first, and without a flag.
     assert own([command, *arguments])[1:] in (files, [*files, *left_over])
     if command == "nms_train":
         configure([configs.find(name) for name in own["gin_file"].value], own["gin_param"].value)

@@ -46,7 +46,7 @@ def test_gin_folder_does_not_shadow_the_gin_library():
 
 
 PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-COMMANDS = ("nms_annotate", "nms_train", "nms_render", "nms_evaluate", "nms_export")
+COMMANDS = ("nms_annotate", "nms_inspect", "nms_train", "nms_render", "nms_evaluate", "nms_export")
 
 
 def make_wheel(source, folder):

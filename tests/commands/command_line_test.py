@@ -13,7 +13,7 @@ import soundfile
 from neural_midi_synth.midi.pieces import Voice
 from neural_midi_synth.midi.standard_midi_file import write_midi
 
-COMMANDS = ("annotate", "train", "render", "evaluate", "export")
+COMMANDS = ("annotate", "inspect", "train", "render", "evaluate", "export")
 
 
 def answer_without_tensorflow(command, *arguments):
@@ -35,13 +35,15 @@ def test_help_is_quick_and_shows_how_to_begin(command):
     status, output, error = answer_without_tensorflow(command, "--help")
     assert (status, error) == (0, "")
     assert f"\nnms_{command} " in output
-    assert any(flag in output for flag in ("--instrument", "--save_dir", "--reaper"))
+    assert any(flag in output for flag in ("--instrument", "--save_dir", "--reaper", "--output"))
 
 
 TOGETHER = {
     "no flags": ("evaluate", [], "--instrument"),
     "no recording": ("annotate", ["--output", "a.mid"], "recording"),
     "no place for a draft": ("annotate", ["a.wav"], "--reaper"),
+    "nothing to inspect": ("inspect", ["--output", "report"], "folder"),
+    "no place for a report": ("inspect", ["takes"], "--output"),
     "a project that is none": ("annotate", ["a.wav", "--reaper", "a.mid"], ".RPP"),
     "no MIDI": ("render", ["--instrument", "here"], "--midi"),
     "no output": ("evaluate", ["--instrument", "here"], "--output"),
