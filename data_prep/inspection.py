@@ -235,7 +235,8 @@ def _flat_styles(take: _Listened, styles: Mapping[str, int]) -> list[Fault]:
     """Finds style lanes that never change while the notes decay in two ways."""
     decays, pitches = take.decays, take.played.pitches
     known = np.isfinite(decays)
-    if known.sum() < _FEWEST_NOTES or not styles:
+    # In chords the other notes hide how one dies away.
+    if known.sum() < _FEWEST_NOTES or not styles or len(take.take.piece.voices) > 1:
         return []
     values = np.log(np.maximum(decays[known], _SLOWEST_DECAY))
     slope = np.polyfit(pitches[known], values, 1)[0]
