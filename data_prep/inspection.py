@@ -139,7 +139,7 @@ def inspect(config: MidiAudioConfig, styles: Mapping[str, int]) -> Iterator[tupl
     for i, take in enumerate(takes):
         yield i, len(takes), None
         listened.append(_inspect_take(take, config))
-    yield len(takes), len(takes), _gathered(listened, styles, config.velocities)
+    yield len(takes), len(takes), _gathered(listened, styles, config)
 
 
 def _inspect_take(take: Take, config: MidiAudioConfig) -> _Listened:
@@ -196,12 +196,12 @@ def _at_tempo(piece: Piece, ratio: float) -> Piece:
     return Piece(tuple(Voice(voice.notes / [ratio, ratio, 1.0, 1.0]) for voice in piece.voices))
 
 
-def _gathered(listened: Sequence[_Listened], styles: Mapping[str, int], velocities_from: str) -> Inspection:
+def _gathered(listened: Sequence[_Listened], styles: Mapping[str, int], config: MidiAudioConfig) -> Inspection:
     """Compares the takes with each other, and gives the verdict."""
     heard = [each for each in listened if each.played is not None]
     attacks = [each.attacks for each in heard]
-    told = velocities_from == "from_audio" or (
-        velocities_from == "auto" and bool(attacks) and not velocities.carry_information(attacks)
+    told = config.velocities == "from_audio" or (
+        config.velocities == "auto" and bool(attacks) and not velocities.carry_information(attacks)
     )
     trained_on = velocities.infer(attacks) if told else [each.velocities for each in attacks]
     takes = []
@@ -214,7 +214,7 @@ def _gathered(listened: Sequence[_Listened], styles: Mapping[str, int], velociti
         source = "from_audio" if told and each.played is not None else "annotated"
         takes.append(dataclasses.replace(each.take, faults=faults, velocities=source))
     coverage = cover([each.played for each in heard], trained_on, _style_columns(heard, styles))
-    verdict, message = _verdict(takes, coverage)
+    verdict, message = _verdict(takes, coverage, config.align)
     return Inspection(verdict, message, takes, coverage)
 
 
@@ -289,7 +289,7 @@ def _unlike_others(takes: Sequence[_Listened]) -> dict[str, list[Fault]]:
     return found
 
 
-def _verdict(takes: Sequence[InspectedTake], coverage: Coverage) -> tuple[str, str]:
+def _verdict(takes: Sequence[InspectedTake], coverage: Coverage, align: str) -> tuple[str, str]:
     """Returns the verdict and a line that says why."""
     critical = [take for take in takes if take.is_critical]
     if len(critical) == len(takes):
@@ -297,7 +297,9 @@ def _verdict(takes: Sequence[InspectedTake], coverage: Coverage) -> tuple[str, s
     if critical:
         return MEND_FIRST, f"{len(critical)} of {len(takes)} takes can't be trained on: {_first_words(critical[0])}"
     n_faults = sum(fault.pitch is not None or fault.kind == "unannotated_sound" for t in takes for fault in t.faults)
-    corrected = sum(bool(take.alignment and take.alignment.told()) for take in takes)
+    corrected = 0
+    if align != "off":
+        corrected = sum(bool(take.alignment and take.alignment.told(notes=align == "notes")) for take in takes)
     mended = f" {corrected} annotation{'s' * (corrected != 1)} will be moved to the sound." if corrected else ""
     what = f"{coverage.notes} notes in {coverage.minutes:.1f} minutes of sound"
     if coverage.minutes < FEW_MINUTES:
