@@ -90,7 +90,7 @@ setup(
     entry_points={
         "console_scripts": [
             f"nms_{command} = neural_midi_synth.commands.{command}:run"
-            for command in ("annotate", "train", "render", "evaluate", "export")
+            for command in ("annotate", "inspect", "train", "render", "evaluate", "export")
         ]
     },
     classifiers=[
