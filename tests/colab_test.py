@@ -141,9 +141,11 @@ def test_an_instrument_is_trained_heard_played_exported_and_trained_on(run, writ
     assert told(notebook, "stderr") == ""
     heard = [step for text in outputs(notebook, "text/markdown") for step in re.findall(r"after (\d+) steps", text)]
     assert heard == ["8", "16", "24"]
-    # A take; recording and phrase at each of the steps; two for each held-out stretch, of which there is one; the
-    # play, by itself and by the sliders.
-    assert len([sound for sound in outputs(notebook, "text/html") if "<audio" in sound]) == 1 + 2 + 3 + 2 + 2
+    # Recording and phrase at each of the steps; two for each held-out stretch, of which there is one; the play, by
+    # itself and by the sliders.
+    assert len([sound for sound in outputs(notebook, "text/html") if "<audio" in sound]) == 2 + 3 + 2 + 2
+    (inspected,) = [page for page in outputs(notebook, "text/html") if "<iframe" in page]
+    assert "&lt;title&gt;takes: inspection&lt;/title&gt;" in inspected
     assert (folder / "exported" / "1" / "saved_model.pb").is_file()
     with zipfile.ZipFile(tmp_path / "instrument.zip") as archive:
         assert {"operative_config.gin", "best/checkpoint", "exported/1/saved_model.pb"} <= set(archive.namelist())
