@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from neural_midi_synth.data_prep.faults import PlayedNotes
+from neural_midi_synth.data_prep.played_notes import PlayedNotes
 from neural_midi_synth.evaluation.pictures import note_name
 
 FEW_MINUTES = 3.0

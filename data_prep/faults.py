@@ -11,13 +11,13 @@ from neural_midi_synth.data_prep import hearing
 from neural_midi_synth.data_prep.alignment import Alignment
 from neural_midi_synth.data_prep.hearing import HIGHEST_PITCH, LOWEST_PITCH
 from neural_midi_synth.data_prep.onsets import SAMPLE_RATE
+from neural_midi_synth.data_prep.played_notes import SURE_ONSET, PlayedNotes, played_notes
 from neural_midi_synth.evaluation.pictures import note_name
-from neural_midi_synth.midi.pieces import Piece, Voice, in_force
+from neural_midi_synth.midi.pieces import Piece
 
 CRITICAL, WARNING = "critical", "warning"
 
 _OFF_TIME = 0.045  # s: a note so far from its sound is said to be early or late.
-_SURE_ONSET = 0.4
 _FARTHEST = 0.4  # s: a sound without a note may belong to a note so far away that has none.
 _ZERO_LENGTH = 0.012  # s
 _LEGATO, _LEGATO_SHARE = 0.1, 0.5  # Notes of a line may overlap as much: seconds, and share of the shorter one.
@@ -26,7 +26,7 @@ _NO_ONSET = 2.5  # dB: a note whose start has no greater rise has not been playe
 _AT_ONSET = 0.06  # s
 # Another pitch is heard where it is so many times as salient as the annotated one, and so many times as it is in nine
 # of ten notes of this style: a power chord's fifth always is.
-_OTHER_PITCH, _OCTAVE, _BEYOND_USUAL, _SHORT_NOTE, _OF_SHORT = 1.15, 1.0, 1.3, 0.15, 1.1
+_OTHER_PITCH, _OCTAVE, _BEYOND_USUAL, _SHORT_NOTE, _OF_SHORT = 1.15, 1.0, 1.3, 0.15, 1.2
 _HEARD_AMONG_OTHERS = 0.3  # How salient a note of a chord must be, relative to the strongest pitch.
 _STRIDE, _WINDOW = 0.06, 0.13  # s: how the time between two notes is looked through for a sound without a note
 _GONE = 0.55  # A pitch as little salient as that does not sound any more.
@@ -35,6 +35,8 @@ _STROKE, _LASTING_STROKE, _STROKE_SECONDS = 5.5, 4.0, 0.12
 _LOUD_BELOW_USUAL = 22.0  # dB
 # s: how far from the onset of a note a sound may begin and be its own; where the onset was found, and where not.
 _APART, _APART_UNSURE = 0.09, 0.085
+# s: how finely a change of pitch is looked for, and from where on it counts; and how salient the new pitch must be.
+_CHANGE_STEP, _CLEARLY_OFF, _CLEAR_PITCH = 0.02, 0.105, 0.85
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,43 +58,6 @@ class Fault:
     end: float
     pitch: float | None
     message: str
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class PlayedNotes:
-    """The notes of a take in the order of `Piece.notes`, with what is known of them.
-
-    Attributes:
-        notes: `[n, 4]` as those of a voice.
-        starts: `[n]`: when they are to be heard by the alignment, single notes not moved, s of the recording.
-        onsets: `[n]`: when they set in; as `starts` where the sound does not tell.
-        ends: `[n]`: when they end, s of the recording.
-        pitches: `[n]`: as bent soon after the onset.
-        styles: `[n, m]` bool: whether each control change that the take has is above its middle.
-        voices: `[n]` int: which voice plays it.
-    """
-
-    notes: np.ndarray
-    starts: np.ndarray
-    onsets: np.ndarray
-    ends: np.ndarray
-    pitches: np.ndarray
-    styles: np.ndarray
-    voices: np.ndarray
-
-
-def played_notes(piece: Piece, alignment: Alignment) -> PlayedNotes:
-    """Gathers what is known of the notes of a take."""
-    numbers = np.unique(np.concatenate([voice.control_changes[:, 1] for voice in piece.voices]))
-    notes = np.concatenate([voice.notes for voice in piece.voices])
-    order = np.argsort(notes[:, 0], kind="stable")
-    pitches = np.concatenate([voice.notes[:, 2] + _bends(voice) for voice in piece.voices])[order]
-    styles = np.concatenate([_styles(voice, numbers) for voice in piece.voices])[order]
-    voices = np.repeat(np.arange(len(piece.voices)), [len(voice.notes) for voice in piece.voices])[order]
-    notes = notes[order]
-    starts, ends = alignment.heard(notes[:, 0]), alignment.heard(notes[:, 1])
-    onsets = starts + np.where(alignment.sureness > _SURE_ONSET, alignment.residuals, 0.0)
-    return PlayedNotes(notes, starts, onsets, np.maximum(ends, onsets + 0.02), pitches, styles, voices)
 
 
 def find(samples: np.ndarray, piece: Piece, alignment: Alignment) -> tuple[list[Fault], hearing.Heard, PlayedNotes]:
@@ -117,18 +82,18 @@ def find(samples: np.ndarray, piece: Piece, alignment: Alignment) -> tuple[list[
     silent = heard.levels < max(usual - _SILENT_BELOW_USUAL, float(np.percentile(levels, 2)) + 6.0)
     rises = _rises_at(levels, played.onsets)
     wrong = {} if not _monophonic(piece) else _wrong_pitches(played, heard)
-    stray = _stray_sounds(samples, played, alignment.sureness > _SURE_ONSET, usual) if _monophonic(piece) else []
+    stray = _stray_sounds(samples, played, alignment.sureness > SURE_ONSET, usual) if _monophonic(piece) else []
     for i, pitch in wrong.items():
         before = played.pitches[i - 1] if i else -100.0
         if not silent[i] and rises[i] < _NO_ONSET and abs(pitch - before) < 0.7:
             silent[i] = True  # What is heard is the note before, still ringing.
-    off_time = _off_time(played, alignment, silent, stray)
+    off_time = _off_time(samples, played, alignment, silent, stray)
     early = {fault.start for fault in off_time}  # Overlaps that come of it are mended with it.
     faults = [fault for fault in faults if fault.kind != "overlap" or fault.start not in early] + off_time
     for i in np.flatnonzero(silent):
         faults.append(_silent(played.notes[i]))
     for i, pitch in wrong.items():
-        if not silent[i]:
+        if not silent[i] and played.notes[i, 0] not in early:
             faults.append(_wrong(played.notes[i], pitch))
     faults += [_unannotated(start, end, pitch, alignment) for start, end, pitch in stray]
     return sorted(faults, key=lambda fault: fault.start), heard, played
@@ -136,23 +101,6 @@ def find(samples: np.ndarray, piece: Piece, alignment: Alignment) -> tuple[list[
 
 def _monophonic(piece: Piece) -> bool:
     return len(piece.voices) == 1
-
-
-def _bends(voice: Voice) -> np.ndarray:
-    """Returns the bend in force a moment after the onset of each note, semitones."""
-    starts, ends = voice.notes[:, 0], voice.notes[:, 1]
-    held = in_force(voice.pitch_bends[:, 0], np.minimum(starts + 0.15, 0.5 * (starts + ends)))
-    return np.where(held >= 0, np.append(voice.pitch_bends[:, 1], 0.0)[held], 0.0)
-
-
-def _styles(voice: Voice, numbers: np.ndarray) -> np.ndarray:
-    """Returns for each note whether each control change is above its middle."""
-    high = np.zeros([len(voice.notes), len(numbers)], bool)
-    for column, number in enumerate(numbers):
-        changes = voice.control_changes[voice.control_changes[:, 1] == number]
-        held = in_force(changes[:, 0], voice.notes[:, 0] + 1e-3)
-        high[:, column] = np.where(held >= 0, np.append(changes[:, 2], 0.0)[held], 0.0) >= 64.0
-    return high
 
 
 def _written_faults(piece: Piece) -> list[Fault]:
@@ -200,7 +148,8 @@ def _wrong_pitches(played: PlayedNotes, heard: hearing.Heard) -> dict[int, float
     for each in range(style.max(initial=-1) + 1):
         alike = style.ravel() == each
         least[alike] = np.maximum(least[alike], _BEYOND_USUAL * np.percentile(ratios[alike], 90, axis=0))
-    least[played.ends - played.onsets < _SHORT_NOTE] *= _OF_SHORT  # Their pitch is heard less well.
+    is_short = played.ends - played.onsets < _SHORT_NOTE  # Its octave is heard less well.
+    least[is_short[:, np.newaxis] & (intervals % 12 == 0)] *= _OF_SHORT
     near = np.abs(intervals) < 1  # A note may be bent by up to a semitone while it sounds.
     beyond = np.where(near, 0.0, ratios / least)
     best = np.argmax(beyond, axis=1)
@@ -268,31 +217,73 @@ def _new_pitches(
 
 
 def _off_time(
-    played: PlayedNotes, alignment: Alignment, silent: np.ndarray, stray: list[tuple[float, float, float]]
+    samples: np.ndarray,
+    played: PlayedNotes,
+    alignment: Alignment,
+    silent: np.ndarray,
+    stray: list[tuple[float, float, float]],
 ) -> list[Fault]:
     """Finds notes that lie beside their sounds; takes the sounds that turn out to be theirs out of `stray`."""
     faults = []
-    sure = alignment.sureness > _SURE_ONSET
+    sure = alignment.sureness > SURE_ONSET
+    changes = {} if played.voices.any() else _pitch_changes(samples, played, np.flatnonzero(~sure))
     for i, (start, end, pitch, _) in enumerate(played.notes):
-        late_by = float(alignment.residuals[i]) if sure[i] else 0.0
-        if abs(late_by) < _OFF_TIME and not sure[i]:
-            near = [
-                each
-                for each in stray
-                if abs(each[0] - played.starts[i]) < _FARTHEST and abs(each[2] - played.pitches[i]) % 12 < 0.6
-            ]
+        off_by = float(alignment.residuals[i]) if sure[i] else 0.0
+        if not sure[i]:
+            near = [each for each in stray if abs(each[0] - played.starts[i]) < _FARTHEST and _alike(each[2], pitch)]
             if near:
                 nearest = min(near, key=lambda each: abs(each[0] - played.starts[i]))
                 stray.remove(nearest)
-                late_by, silent[i] = nearest[0] - played.starts[i], False
-        if abs(late_by) >= _OFF_TIME and not silent[i]:
-            kind, way = ("early", "before") if late_by > 0 else ("late", "after")
+                off_by, silent[i] = nearest[0] - played.starts[i], False
+            elif abs(changes.get(i, 0.0)) > _CLEARLY_OFF:
+                off_by, silent[i] = changes[i], False
+        if abs(off_by) >= _OFF_TIME and not silent[i]:
+            kind, way = ("early", "before") if off_by > 0 else ("late", "after")
             message = (
-                f"{note_name(pitch)} at {start:.2f} s is annotated {1e3 * abs(late_by):.0f} ms {way} it sounds. "
+                f"{note_name(pitch)} at {start:.2f} s is annotated {1e3 * abs(off_by):.0f} ms {way} it sounds. "
                 "Move it to its attack."
             )
             faults.append(Fault(kind, WARNING, start, end, pitch, message))
     return faults
+
+
+def _alike(heard: float, pitch: float) -> bool:
+    """Whether a pitch may be that of a note, or an octave or a power chord's fifth beside it."""
+    return min(abs((heard - pitch) % 12 - interval) for interval in (0, 7, 12)) < 0.6
+
+
+def _pitch_changes(samples: np.ndarray, played: PlayedNotes, numbers: np.ndarray) -> dict[int, float]:
+    """Finds by how much later than annotated the pitch of the note before gives way to that of a note.
+
+    Args:
+        samples: float32 `[n]` at `onsets.SAMPLE_RATE`.
+        played: The notes.
+        numbers: Of the notes that are looked at: those without a clear onset.
+
+    Returns:
+        Number of the note → seconds, for those whose pitch is another than that of the note before.
+    """
+    steps = np.arange(-0.3, 0.3, _CHANGE_STEP)
+    changes = {}
+    looked_at = [i for i in numbers if i and abs(played.pitches[i] - played.pitches[i - 1]) > 0.7]
+    starts = played.starts[looked_at]
+    times = starts[:, np.newaxis] + steps
+    found = hearing.saliences(samples, np.maximum(times.ravel() - 0.064, 0.0), times.ravel() + 0.064)
+    found = found.reshape([len(looked_at), len(steps), -1])
+    for row, i in enumerate(looked_at):
+        pitch, before = (
+            int(np.clip(round(played.pitches[j]), LOWEST_PITCH, HIGHEST_PITCH)) - LOWEST_PITCH for j in (i, i - 1)
+        )
+        until = played.starts[i + 1] if i + 1 < len(played.starts) else np.inf
+        there = (times[row] > played.starts[i - 1] + 0.05) & (times[row] < min(until, played.ends[i] + 0.1) - 0.05)
+        newer = np.where(found[row, :, pitch] > found[row, :, before], 1.0, -1.0)[there]
+        if len(newer) > 3 and newer[-1] > 0 > newer[0]:
+            # The step that parts before from after best.
+            step = int(np.argmin(np.cumsum(newer))) + 1
+            clear = np.mean(np.concatenate([newer[:step] < 0, newer[step:] > 0])) > 0.9
+            if clear and found[row, there, pitch][step:].mean() > _CLEAR_PITCH:
+                changes[int(i)] = float(times[row][there][step] - played.starts[i])
+    return changes
 
 
 def _silent(note: Sequence[float]) -> Fault:

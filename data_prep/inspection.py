@@ -19,6 +19,7 @@ from neural_midi_synth.data_prep import recording_faults, velocities
 from neural_midi_synth.data_prep.coverage import FEW_MINUTES, Coverage, cover
 from neural_midi_synth.data_prep.faults import CRITICAL, WARNING, Fault
 from neural_midi_synth.data_prep.onsets import SAMPLE_RATE
+from neural_midi_synth.data_prep.played_notes import PlayedNotes
 from neural_midi_synth.data_prep.takes import Take, find_takes, read_take
 from neural_midi_synth.errors import DataError
 from neural_midi_synth.files.audio import resample
@@ -116,7 +117,7 @@ class _Listened:
     """What `_inspect_take` finds, and what is needed of it to compare takes."""
 
     take: InspectedTake
-    played: faults_lib.PlayedNotes | None = None
+    played: PlayedNotes | None = None
     decays: np.ndarray | None = None
     attacks: velocities.Attacks | None = None
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from neural_midi_synth.data_prep import hearing
-from neural_midi_synth.data_prep.faults import WARNING, Fault, PlayedNotes
+from neural_midi_synth.data_prep.faults import WARNING, Fault
+from neural_midi_synth.data_prep.played_notes import PlayedNotes
 from neural_midi_synth.data_prep.takes import Take
 from neural_midi_synth.files.audio import read_audio, read_audio_info
 
