@@ -269,7 +269,7 @@ def _pitch_changes(samples: np.ndarray, played: PlayedNotes, numbers: np.ndarray
     starts = played.starts[looked_at]
     times = starts[:, np.newaxis] + steps
     found = hearing.saliences(samples, np.maximum(times.ravel() - 0.064, 0.0), times.ravel() + 0.064)
-    found = found.reshape([len(looked_at), len(steps), -1])
+    found = found.reshape([len(looked_at), len(steps), found.shape[1]])
     for row, i in enumerate(looked_at):
         pitch, before = (
             int(np.clip(round(played.pitches[j]), LOWEST_PITCH, HIGHEST_PITCH)) - LOWEST_PITCH for j in (i, i - 1)

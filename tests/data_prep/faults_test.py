@@ -74,6 +74,13 @@ def test_what_is_written_badly_is_found_without_listening(sound, voice):
     assert "zero_length" in kinds_at(all_faults, notes[long[1] + 1, 0])
 
 
+def test_takes_of_few_notes_are_looked_at(sound, voice):
+    for n in (0, 1, 2, 9):  # From the first attacks on, all of which are clear.
+        part = voice.window(0.0, voice.notes[n, 0])
+        seconds = voice.notes[max(n, 1), 0]
+        assert found(sound[: round(seconds * SAMPLE_RATE)], part, part.notes[part.notes[:, 0] >= 0.0]) == []
+
+
 def test_pitches_of_tones_are_heard():
     """Of tones with twelve harmonics, from a bass's low E on."""
     pitches = np.array([28, 40, 52, 64, 76])
