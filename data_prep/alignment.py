@@ -95,6 +95,10 @@ class Alignment:
         """Returns when times of the annotation are to be heard, both in seconds."""
         return times + self.offset + self.drift * times
 
+    def annotated(self, times: np.ndarray) -> np.ndarray:
+        """Returns when times of the recording are in the annotation, both in seconds: the reverse of `heard`."""
+        return (times - self.offset) / (1.0 + self.drift)
+
 
 def align(samples: np.ndarray, sample_rate: int, piece: Piece) -> Alignment:
     """Finds where an annotation belongs in its recording.

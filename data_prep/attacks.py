@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-SAMPLE_RATE = 16000
-"""Hz of the samples that this module and its neighbours look at."""
+from neural_midi_synth.data_prep.onsets import SAMPLE_RATE
+
 FLUX_HOP = 80
 """Samples between two frames of the spectral flux, 5 ms."""
 

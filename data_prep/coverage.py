@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from neural_midi_synth.data_prep.played_notes import PlayedNotes
+from neural_midi_synth.data_prep.played_notes import styles_of
 from neural_midi_synth.evaluation.pictures import note_name
+from neural_midi_synth.midi.pieces import Piece
 
 FEW_MINUTES = 3.0
 """Instruments of less sound than this are poor."""
@@ -27,7 +28,7 @@ class Coverage:
     """What takes have in them.
 
     Attributes:
-        minutes: Of sound under notes.
+        minutes: In which at least one note lasts.
         notes: How many.
         pitches: MIDI note number → how many notes of it.
         lowest: MIDI note number.
@@ -51,52 +52,59 @@ class Coverage:
         return dataclasses.asdict(self)
 
 
-def cover(takes: Sequence[PlayedNotes], velocities: Sequence[np.ndarray], styles: Mapping[str, int]) -> Coverage:
+def cover(pieces: Sequence[Piece], styles: Mapping[str, int]) -> Coverage:
     """Counts what takes have in them.
 
     Args:
-        takes: The notes of each.
-        velocities: For each take `[n]`: as trained on, in the order of its notes.
-        styles: Style name → column of `PlayedNotes.styles`.
+        pieces: The annotation of each take, as it is trained on.
+        styles: Style name → control change number.
     """
-    notes = np.concatenate([take.notes for take in takes]) if takes else np.zeros([0, 4])
+    voices = [voice for piece in pieces for voice in piece.voices]
+    notes = np.concatenate([voice.notes for voice in voices]) if voices else np.zeros([0, 4])
     if not len(notes):
         return Coverage(0.0, 0, {}, 0, 0, [], [], [])
-    lengths = np.concatenate([take.ends - take.onsets for take in takes])
-    pitches = np.round(np.concatenate([take.notes[:, 2] for take in takes])).astype(int)
-    loudness = np.concatenate(velocities)
+    pitches = np.round(notes[:, 2]).astype(int)
     counts = {int(pitch): int(n) for pitch, n in zip(*np.unique(pitches, return_counts=True), strict=True)}
     lowest, highest = int(pitches.min()), int(pitches.max())
     missing = [pitch for pitch in range(lowest, highest + 1) if counts.get(pitch, 0) < FEWEST_NOTES]
-    minutes = float(lengths.sum()) / 60.0
-    cells = _cells(takes, pitches, lengths, loudness, styles)
-    return Coverage(
-        minutes, len(notes), counts, lowest, highest, missing, cells, _advice(minutes, missing, cells, lowest, highest)
-    )
+    minutes = sum(_seconds_under_notes(piece) for piece in pieces) / 60.0
+    high = np.concatenate([styles_of(voice, list(styles.values())) for voice in voices])
+    cells = _cells(notes, pitches, dict(zip(styles, high.T, strict=True)))
+    advice = _advice(minutes, missing, cells, lowest, highest)
+    return Coverage(minutes, len(notes), counts, lowest, highest, missing, cells, advice)
 
 
-def _cells(
-    takes: Sequence[PlayedNotes],
-    pitches: np.ndarray,
-    lengths: np.ndarray,
-    loudness: np.ndarray,
-    styles: Mapping[str, int],
-) -> list[dict[str, Any]]:
-    """Counts the notes of each style, high and low, in each register, soft and loud, short and long."""
-    high = np.concatenate([take.styles for take in takes])
+def _seconds_under_notes(piece: Piece) -> float:
+    """Returns how long at least one note lasts."""
+    if not len(piece.notes):
+        return 0.0
+    starts, ends = piece.notes[:, 0], np.maximum.accumulate(piece.notes[:, 1])
+    before = np.append(starts[0], ends[:-1])
+    return float(np.sum(ends - np.maximum(starts, before)))
+
+
+def _cells(notes: np.ndarray, pitches: np.ndarray, styles: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    """Counts the notes of each style, high and low, in each register, soft and loud, short and long.
+
+    Args:
+        notes: `[n, 4]`.
+        pitches: `[n]` int.
+        styles: Style name → whether it is above its middle, bool `[n]`.
+    """
     ways = {
-        f"{name} {'high' if value else 'low'}": high[:, column] == value
-        for name, column in styles.items()
+        f"{name} {'high' if value else 'low'}": high == value
+        for name, high in styles.items()
         for value in (True, False)
-        if 0.02 < high[:, column].mean() < 0.98
+        if 0.02 < high.mean() < 0.98
     } or {"": np.ones(len(pitches), bool)}
     edges = np.linspace(pitches.min(), pitches.max() + 1, _REGISTERS + 1).round().astype(int)
+    lengths = notes[:, 1] - notes[:, 0]
     cells = []
     for way, of_way in ways.items():
         for low, end in zip(edges[:-1], edges[1:], strict=True):
             of_register = of_way & (pitches >= low) & (pitches < end)
             for what, low_value, high_value, values in (
-                *((name, least, most, loudness) for name, least, most in _LOUDNESSES),
+                *((name, least, most, notes[:, 3]) for name, least, most in _LOUDNESSES),
                 *((name, least, most, lengths) for name, least, most in _LENGTHS),
             ):
                 n = int(np.sum(of_register & (values >= low_value) & (values < high_value)))

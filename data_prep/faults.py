@@ -9,9 +9,9 @@ import numpy as np
 
 from neural_midi_synth.data_prep import hearing
 from neural_midi_synth.data_prep.alignment import Alignment
-from neural_midi_synth.data_prep.hearing import HIGHEST_PITCH, LOWEST_PITCH
+from neural_midi_synth.data_prep.hearing import HIGHEST_PITCH, LEVELS_A_SECOND, LOWEST_PITCH, levels_at
 from neural_midi_synth.data_prep.onsets import SAMPLE_RATE
-from neural_midi_synth.data_prep.played_notes import SURE_ONSET, PlayedNotes, played_notes
+from neural_midi_synth.data_prep.played_notes import PlayedNotes, played_notes
 from neural_midi_synth.evaluation.pictures import note_name
 from neural_midi_synth.midi.pieces import Piece
 
@@ -27,7 +27,6 @@ _AT_ONSET = 0.06  # s
 # Another pitch is heard where it is so many times as salient as the annotated one, and so many times as it is in nine
 # of ten notes of this style: a power chord's fifth always is.
 _OTHER_PITCH, _OCTAVE, _BEYOND_USUAL, _SHORT_NOTE, _OF_SHORT = 1.15, 1.0, 1.3, 0.15, 1.2
-_HEARD_AMONG_OTHERS = 0.3  # How salient a note of a chord must be, relative to the strongest pitch.
 _STRIDE, _WINDOW = 0.06, 0.13  # s: how the time between two notes is looked through for a sound without a note
 _GONE = 0.55  # A pitch as little salient as that does not sound any more.
 # A stroke gets the sound louder by so many dB, and most of it lasts; what a finger leaving the string does is short.
@@ -60,11 +59,14 @@ class Fault:
     message: str
 
 
-def find(samples: np.ndarray, piece: Piece, alignment: Alignment) -> tuple[list[Fault], hearing.Heard, PlayedNotes]:
+def find(
+    samples: np.ndarray, levels: np.ndarray, piece: Piece, alignment: Alignment
+) -> tuple[list[Fault], hearing.HeardNotes, PlayedNotes]:
     """Finds notes of a take that the sound contradicts, and sounds that no note accounts for.
 
     Args:
         samples: float32 `[n]` at `onsets.SAMPLE_RATE`.
+        levels: From `hearing.frame_levels`.
         piece: The annotation, as it is.
         alignment: From `alignment.align`.
 
@@ -73,21 +75,22 @@ def find(samples: np.ndarray, piece: Piece, alignment: Alignment) -> tuple[list[
     """
     played = played_notes(piece, alignment)
     if not len(played.notes):
-        return [], hearing.listen(samples, played.onsets, played.ends), played
-    ends = np.minimum(played.ends, np.append(played.onsets[1:], np.inf)) if _monophonic(piece) else played.ends
-    heard = hearing.listen(samples, played.onsets, ends)
-    levels = hearing.frame_levels(samples)
+        return [], hearing.listen(samples, levels, played.onsets, played.ends), played
+    one_voice = len(piece.voices) == 1
+    ends = np.minimum(played.ends, np.append(played.onsets[1:], np.inf)) if one_voice else played.ends
+    heard = hearing.listen(samples, levels, played.onsets, ends)
     usual = float(np.median(heard.levels))
     faults = _written_faults(piece)
     silent = heard.levels < max(usual - _SILENT_BELOW_USUAL, float(np.percentile(levels, 2)) + 6.0)
     rises = _rises_at(levels, played.onsets)
-    wrong = {} if not _monophonic(piece) else _wrong_pitches(played, heard)
-    stray = _stray_sounds(samples, played, alignment.sureness > SURE_ONSET, usual) if _monophonic(piece) else []
+    wrong = _wrong_pitches(played, heard) if one_voice else {}
+    stray = _stray_sounds(samples, levels, played, usual) if one_voice else []
+    changes = _pitch_changes(samples, played) if one_voice else {}
     for i, pitch in wrong.items():
         before = played.pitches[i - 1] if i else -100.0
         if not silent[i] and rises[i] < _NO_ONSET and abs(pitch - before) < 0.7:
             silent[i] = True  # What is heard is the note before, still ringing.
-    off_time = _off_time(samples, played, alignment, silent, stray)
+    off_time = _off_time(played, changes, silent, stray)
     early = {fault.start for fault in off_time}  # Overlaps that come of it are mended with it.
     faults = [fault for fault in faults if fault.kind != "overlap" or fault.start not in early] + off_time
     for i in np.flatnonzero(silent):
@@ -97,10 +100,6 @@ def find(samples: np.ndarray, piece: Piece, alignment: Alignment) -> tuple[list[
             faults.append(_wrong(played.notes[i], pitch))
     faults += [_unannotated(start, end, pitch, alignment) for start, end, pitch in stray]
     return sorted(faults, key=lambda fault: fault.start), heard, played
-
-
-def _monophonic(piece: Piece) -> bool:
-    return len(piece.voices) == 1
 
 
 def _written_faults(piece: Piece) -> list[Fault]:
@@ -125,9 +124,9 @@ def _written_faults(piece: Piece) -> list[Fault]:
 
 def _rises_at(levels: np.ndarray, onsets: np.ndarray) -> np.ndarray:
     """Returns by how many dB the sound gets louder around each onset."""
-    reach = round(_AT_ONSET * 200)
+    reach = round(_AT_ONSET * LEVELS_A_SECOND)
     padded = np.pad(levels, (2 * reach, 2 * reach), mode="edge")
-    centres = np.clip(np.round(onsets * 200).astype(int), 0, len(levels) - 1) + 2 * reach
+    centres = np.clip(np.round(onsets * LEVELS_A_SECOND).astype(int), 0, len(levels) - 1) + 2 * reach
     window = padded[centres[:, np.newaxis] + np.arange(-reach - 8, reach + 8)]
     lowest = np.minimum.accumulate(window, axis=1)
     return (window - lowest).max(axis=1)
@@ -160,23 +159,21 @@ def _wrong_pitches(played: PlayedNotes, heard: hearing.Heard) -> dict[int, float
 
 
 def _stray_sounds(
-    samples: np.ndarray, played: PlayedNotes, sure: np.ndarray, usual: float
+    samples: np.ndarray, levels: np.ndarray, played: PlayedNotes, usual: float
 ) -> list[tuple[float, float, float]]:
     """Finds sounds that begin where no note does; returns start, end (s of the recording) and pitch of each."""
-    levels = hearing.frame_levels(samples)
     end = len(samples) / SAMPLE_RATE
     loud = usual - _LOUD_BELOW_USUAL
     times, pitches, rises = _new_pitches(samples, played, levels, loud)
     found = [(time, pitch) for time, pitch, rise in zip(times, pitches, rises, strict=True) if rise > 3.0]
-    strokes, _ = hearing.rises(samples, _STROKE, loud)
-    before = levels[np.clip(np.round((strokes - 0.02) * 200).astype(int), 0, len(levels) - 1)]
-    after = levels[np.clip(np.round((strokes + _STROKE_SECONDS) * 200).astype(int), 0, len(levels) - 1)]
+    strokes, _ = hearing.rises(levels, _STROKE, loud)
+    before, after = (levels_at(levels, strokes + away) for away in (-0.02, _STROKE_SECONDS))
     strokes = strokes[(after - before > _LASTING_STROKE) & (after > loud)]
     heard_there = hearing.saliences(samples, strokes + 0.03, strokes + 0.03 + _WINDOW)
     found += list(zip(strokes.tolist(), (LOWEST_PITCH + np.argmax(heard_there, axis=1)).astype(float), strict=True))
     strays: list[tuple[float, float, float]] = []
     starts = np.sort(played.onsets)
-    accounts_for = np.where(sure, _APART, _APART_UNSURE)
+    accounts_for = np.where(played.sure, _APART, _APART_UNSURE)
     for time, pitch in sorted(found):
         accounted = np.any(np.abs(played.onsets - time) < accounts_for)
         after_other = not strays or time - strays[-1][0] > 0.12
@@ -206,7 +203,7 @@ def _new_pitches(
     strongest = np.argmax(saliences, axis=1)
     rows = np.clip(np.round(played.pitches[of_note]).astype(int) - LOWEST_PITCH, 1, saliences.shape[1] - 2)
     own = np.max([saliences[np.arange(len(times)), rows + d] for d in (-1, 0, 1)], axis=0)
-    is_loud = levels[np.clip((times + 0.5 * _WINDOW) * 200, 0, len(levels) - 1).astype(int)] > loud
+    is_loud = levels_at(levels, times + 0.5 * _WINDOW) > loud
     other = (own < _GONE) & is_loud
     # Two windows that follow each other, of one note, with one other pitch; the first such pair of a row of them.
     pair = other[:-1] & other[1:] & (of_note[:-1] == of_note[1:]) & (np.abs(np.diff(strongest)) <= 1)
@@ -217,19 +214,20 @@ def _new_pitches(
 
 
 def _off_time(
-    samples: np.ndarray,
-    played: PlayedNotes,
-    alignment: Alignment,
-    silent: np.ndarray,
-    stray: list[tuple[float, float, float]],
+    played: PlayedNotes, changes: dict[int, float], silent: np.ndarray, stray: list[tuple[float, float, float]]
 ) -> list[Fault]:
-    """Finds notes that lie beside their sounds; takes the sounds that turn out to be theirs out of `stray`."""
+    """Finds notes that lie beside their sounds.
+
+    Args:
+        played: The notes.
+        changes: From `_pitch_changes`.
+        silent: Which notes seem not to be heard; corrected where their sound is found beside them.
+        stray: From `_stray_sounds`; those that turn out to be a note's are taken out.
+    """
     faults = []
-    sure = alignment.sureness > SURE_ONSET
-    changes = {} if played.voices.any() else _pitch_changes(samples, played, np.flatnonzero(~sure))
     for i, (start, end, pitch, _) in enumerate(played.notes):
-        off_by = float(alignment.residuals[i]) if sure[i] else 0.0
-        if not sure[i]:
+        off_by = float(played.off_by[i])
+        if not played.sure[i]:
             near = [each for each in stray if abs(each[0] - played.starts[i]) < _FARTHEST and _alike(each[2], pitch)]
             if near:
                 nearest = min(near, key=lambda each: abs(each[0] - played.starts[i]))
@@ -252,20 +250,19 @@ def _alike(heard: float, pitch: float) -> bool:
     return min(abs((heard - pitch) % 12 - interval) for interval in (0, 7, 12)) < 0.6
 
 
-def _pitch_changes(samples: np.ndarray, played: PlayedNotes, numbers: np.ndarray) -> dict[int, float]:
+def _pitch_changes(samples: np.ndarray, played: PlayedNotes) -> dict[int, float]:
     """Finds by how much later than annotated the pitch of the note before gives way to that of a note.
 
     Args:
         samples: float32 `[n]` at `onsets.SAMPLE_RATE`.
-        played: The notes.
-        numbers: Of the notes that are looked at: those without a clear onset.
+        played: The notes; those without a clear onset are looked at.
 
     Returns:
         Number of the note → seconds, for those whose pitch is another than that of the note before.
     """
     steps = np.arange(-0.3, 0.3, _CHANGE_STEP)
     changes = {}
-    looked_at = [i for i in numbers if i and abs(played.pitches[i] - played.pitches[i - 1]) > 0.7]
+    looked_at = [i for i in np.flatnonzero(~played.sure) if i and abs(played.pitches[i] - played.pitches[i - 1]) > 0.7]
     starts = played.starts[looked_at]
     times = starts[:, np.newaxis] + steps
     found = hearing.saliences(samples, np.maximum(times.ravel() - 0.064, 0.0), times.ravel() + 0.064)
@@ -305,7 +302,7 @@ def _wrong(note: Sequence[float], heard: float) -> Fault:
 
 
 def _unannotated(start: float, end: float, pitch: float, alignment: Alignment) -> Fault:
-    start, end = (float((each - alignment.offset) / (1.0 + alignment.drift)) for each in (start, end))
+    start, end = (float(alignment.annotated(each)) for each in (start, end))
     message = (
         f"A sound like {note_name(pitch)} begins at {start:.2f} s, but no note is annotated there. Add it, or cut the "
         "sound."

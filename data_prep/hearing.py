@@ -14,6 +14,9 @@ from neural_midi_synth.data_prep.onsets import SAMPLE_RATE, hertz
 
 LOWEST_PITCH, HIGHEST_PITCH = 24, 108
 """The pitches that are told apart, MIDI note numbers."""
+LEVEL_HOP = 80
+"""Samples from one of `frame_levels` to the next, 5 ms."""
+LEVELS_A_SECOND = SAMPLE_RATE // LEVEL_HOP
 
 _FRAME = 4096  # 256 ms: long enough to tell an E1 from an F1 by their harmonics.
 _SHORT_FRAME = 2048  # For notes that don't last as long.
@@ -24,12 +27,12 @@ _CENTS = 30.0  # How far a harmonic may be from where it is expected.
 _AFTER_ONSET = 0.03  # s: the noise of an attack has no pitch.
 _NOTES_AT_ONCE = 64
 _FLOOR_STEP = 8  # Bins for which one floor is taken.
-_LEVEL_HOP = 80  # 5 ms
+_HOPS_OF_LEVEL = 4  # 20 ms
 _SILENCE_DB = -120.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Heard:
+class HeardNotes:
     """What is heard of the notes of a take.
 
     Attributes:
@@ -53,34 +56,46 @@ class Heard:
         return self.saliences[np.arange(len(self.saliences)), rows]
 
 
-def listen(samples: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> Heard:
+def listen(samples: np.ndarray, levels: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> HeardNotes:
     """Listens to a recording where notes should be.
 
     Args:
         samples: float32 `[m]` at `onsets.SAMPLE_RATE`.
+        levels: Its levels, from `frame_levels`.
         starts: `[n]`: when the notes set in, s.
         ends: `[n]`: when they end, or the next one begins.
     """
-    levels = frame_levels(samples)
-    frames = SAMPLE_RATE // _LEVEL_HOP
     loudest, decays = np.full(len(starts), _SILENCE_DB), np.full(len(starts), np.nan)
     for i, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        first = int(np.clip(start * frames, 0, len(levels) - 1))
-        of_note = levels[first : max(int(end * frames), first + 4)]
+        first = int(np.clip(start * LEVELS_A_SECOND, 0, len(levels) - 1))
+        of_note = levels[first : max(int(end * LEVELS_A_SECOND), first + 4)]
         loudest[i] = of_note.max(initial=_SILENCE_DB)
-        after = of_note[int(np.argmax(of_note)) :][: round(0.4 * frames)]
-        if len(after) >= round(0.1 * frames):
-            decays[i] = -np.polyfit(np.arange(len(after)) / frames, after, 1)[0]
-    return Heard(loudest, saliences(samples, starts + _AFTER_ONSET, ends), decays)
+        after = of_note[int(np.argmax(of_note)) :][: round(0.4 * LEVELS_A_SECOND)]
+        if len(after) >= round(0.1 * LEVELS_A_SECOND):
+            decays[i] = -np.polyfit(np.arange(len(after)) / LEVELS_A_SECOND, after, 1)[0]
+    return HeardNotes(loudest, saliences(samples, starts + _AFTER_ONSET, ends), decays)
 
 
 def frame_levels(samples: np.ndarray) -> np.ndarray:
-    """Returns the level of 20 ms every 5 ms, dB of full scale; frame i is centred on 5 ms times i."""
-    width = 4 * _LEVEL_HOP
-    power = np.concatenate([[0.0], np.cumsum(np.square(np.pad(samples, width // 2), dtype=np.float64))])
-    firsts = np.arange(0, max(len(power) - width, 1), _LEVEL_HOP)
-    mean_square = (power[np.minimum(firsts + width, len(power) - 1)] - power[firsts]) / width
+    """Measures the level of 20 ms every 5 ms.
+
+    Args:
+        samples: float32 `[m]` at `onsets.SAMPLE_RATE`.
+
+    Returns:
+        float64 `[m // 80 + 1]`, dB of full scale; frame i is centred on 5 ms times i.
+    """
+    width = _HOPS_OF_LEVEL * LEVEL_HOP
+    padded = np.pad(samples, (width // 2, width // 2 + LEVEL_HOP))
+    hops = padded[: len(padded) // LEVEL_HOP * LEVEL_HOP].reshape([-1, LEVEL_HOP])
+    power = np.einsum("ij,ij->i", hops, hops).astype(np.float64)
+    mean_square = np.convolve(power, np.ones(_HOPS_OF_LEVEL), "valid")[: len(samples) // LEVEL_HOP + 1] / width
     return 10.0 * np.log10(np.maximum(mean_square, 10.0 ** (_SILENCE_DB / 10.0)))
+
+
+def levels_at(levels: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Returns the levels, of `frame_levels`, at times in seconds."""
+    return levels[np.clip(np.round(times * LEVELS_A_SECOND).astype(int), 0, len(levels) - 1)]
 
 
 def saliences(samples: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
@@ -132,11 +147,11 @@ def _floor(spectra: np.ndarray) -> np.ndarray:
     return np.repeat(floor, _FLOOR_STEP, axis=1)[:, : spectra.shape[1]]
 
 
-def rises(samples: np.ndarray, least_rise: float, least_level: float) -> tuple[np.ndarray, np.ndarray]:
+def rises(levels: np.ndarray, least_rise: float, least_level: float) -> tuple[np.ndarray, np.ndarray]:
     """Finds where the sound becomes suddenly louder.
 
     Args:
-        samples: float32 `[m]` at `onsets.SAMPLE_RATE`.
+        levels: Of `frame_levels`.
         least_rise: dB, from 20 ms before a moment to 30 ms after it.
         least_level: dB of full scale, that it reaches.
 
@@ -145,13 +160,12 @@ def rises(samples: np.ndarray, least_rise: float, least_level: float) -> tuple[n
     """
     from scipy import signal
 
-    levels = frame_levels(samples)
     # The quieter of the frames before and the louder of those after: a beat of two strings is no onset.
     before = -_maximum_before(-levels, 6)
     after = _maximum_before(levels[::-1], 7)[::-1]
     rise = np.where(after >= least_level, after - before, 0.0)
     peaks, facts = signal.find_peaks(rise, height=least_rise, distance=10, plateau_size=1)
-    return peaks * _LEVEL_HOP / SAMPLE_RATE, facts["peak_heights"]
+    return peaks / LEVELS_A_SECOND, facts["peak_heights"]
 
 
 def _maximum_before(levels: np.ndarray, n: int) -> np.ndarray:

@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from neural_midi_synth.data_prep import alignment as alignment_lib
 from neural_midi_synth.data_prep import faults as faults_lib
-from neural_midi_synth.data_prep import recording_faults, velocities
+from neural_midi_synth.data_prep import hearing, recording_faults, velocities
 from neural_midi_synth.data_prep.coverage import FEW_MINUTES, Coverage, cover
 from neural_midi_synth.data_prep.faults import CRITICAL, WARNING, Fault
 from neural_midi_synth.data_prep.onsets import SAMPLE_RATE
-from neural_midi_synth.data_prep.played_notes import PlayedNotes
 from neural_midi_synth.data_prep.takes import Take, find_takes, read_take
-from neural_midi_synth.errors import DataError
+from neural_midi_synth.errors import DataError, PolyphonyError
 from neural_midi_synth.files.audio import resample
 from neural_midi_synth.midi.pieces import Piece, Voice
 
@@ -34,7 +32,7 @@ _FEW_FAULTS = 0.02  # Of the notes: what training does not mind.
 _MOSTLY_SILENT = 0.5
 _TEMPO_RATIOS = (0.5, 2.0, 2 / 3, 1.5, 0.75, 4 / 3, 0.8, 1.25, 0.9, 1.1, 100 / 120, 120 / 100, 120 / 140, 140 / 120)
 _FITS = 0.85  # Confidence at another tempo that makes it the likely cause.
-_LEVEL_DIFFERS = 6.0  # dB
+_LEVEL_DIFFERS, _FEWEST_TAKES = 6.0, 3  # dB; of two nobody knows which is wrong
 # Two ways of dying away: the distance of their means in standard deviations (a bell curve cut in two has 2.7; notes of
 # one style 2.2 to 3.1, muted and open ones 3.4 to 4.4), and how many times as fast one is (2, and 7 to 13).
 _DECAYS_APART, _TIMES_AS_FAST, _SLOWEST_DECAY = 3.2, 4.0, 2.0
@@ -47,7 +45,7 @@ class InspectedTake:
 
     Attributes:
         name: Of the take.
-        take: The take; None where its files can't even be paired.
+        take: Its files.
         alignment: Where its annotation lies; None where it can't be read.
         piece: Its annotation as it is; None likewise.
         velocities: `annotated` or `from_audio`.
@@ -114,44 +112,47 @@ class Inspection:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Listened:
-    """What `_inspect_take` finds, and what is needed of it to compare takes."""
+    """What is found of one take, and what is needed of it to compare takes; only the first where it is of no use."""
 
     take: InspectedTake
-    played: PlayedNotes | None = None
-    decays: np.ndarray | None = None
+    corrected: Piece | None = None
     attacks: velocities.Attacks | None = None
 
 
-def inspect(config: MidiAudioConfig, styles: Mapping[str, int]) -> Iterator[tuple[int, int, Inspection | None]]:
-    """Inspects takes one after the other.
+def inspect(
+    config: MidiAudioConfig,
+    styles: Mapping[str, int],
+    progress: Callable[[int, int], object] = lambda done, total: None,
+) -> Inspection:
+    """Inspects takes.
 
     Args:
         config: Where the takes are, and how they are to become examples.
         styles: Style name → control change number.
+        progress: Is told how many takes are done, and how many there are.
 
-    Yields:
-        How many takes are done, how many there are, and, the last time, what was found.
+    Returns:
+        What was found.
 
     Raises:
         DataError: There are no takes.
     """
     takes = find_takes(config.source_dir, config.audio_track, config.midi_track)
     listened = []
-    for i, take in enumerate(takes):
-        yield i, len(takes), None
-        listened.append(_inspect_take(take, config))
-    yield len(takes), len(takes), _gathered(listened, styles, config)
+    for i, take in enumerate(takes, start=1):
+        listened.append(_inspect_take(take, config, styles))
+        progress(i, len(takes))
+    return _gathered(listened, styles, config)
 
 
-def _inspect_take(take: Take, config: MidiAudioConfig) -> _Listened:
+def _inspect_take(take: Take, config: MidiAudioConfig, styles: Mapping[str, int]) -> _Listened:
     try:
         recorded, rate, piece = read_take(
             take, config.voices, config.track, config.midi_channel, longest_excess=math.inf
         )
     except DataError as error:
-        message = str(error)
-        kind = "polyphonic" if re.search("polyphonic|voices", message) else "unreadable"
-        fault = Fault(kind, CRITICAL, 0.0, 0.0, None, message)
+        kind = "polyphonic" if isinstance(error, PolyphonyError) else "unreadable"
+        fault = Fault(kind, CRITICAL, 0.0, 0.0, None, str(error))
         return _Listened(InspectedTake(take.name, take, None, None, "annotated", [fault], 0.0))
     samples = resample(recorded, rate, SAMPLE_RATE)
     seconds = len(samples) / SAMPLE_RATE
@@ -159,7 +160,8 @@ def _inspect_take(take: Take, config: MidiAudioConfig) -> _Listened:
     if found.confidence < alignment_lib.LEAST_CONFIDENCE:
         fault = _does_not_fit(samples, piece, found, CRITICAL if config.align != "off" else WARNING)
         return _Listened(InspectedTake(take.name, take, found, piece, "annotated", [fault], seconds))
-    faults, heard, played = faults_lib.find(samples, piece, found)
+    levels = hearing.frame_levels(samples)
+    faults, heard, played = faults_lib.find(samples, levels, piece, found)
     n_silent = sum(fault.kind == "silent_note" for fault in faults)
     if n_silent > _MOSTLY_SILENT * len(piece.notes):
         message = (
@@ -168,10 +170,13 @@ def _inspect_take(take: Take, config: MidiAudioConfig) -> _Listened:
         )
         faults = [Fault("no_sound", CRITICAL, 0.0, piece.duration, None, message)]
     usual = float(np.median(heard.levels)) if len(heard.levels) else -120.0
-    faults += recording_faults.find(take, samples, played, usual)
-    attacks = velocities.measure(samples, SAMPLE_RATE, alignment_lib.apply(piece, found))
-    inspected = InspectedTake(take.name, take, found, piece, "annotated", faults, seconds)
-    return _Listened(inspected, played, heard.decays, attacks)
+    for fault in recording_faults.find(take, recorded, rate, samples, levels, played, usual):
+        start, end = (float(found.annotated(time)) for time in (fault.start, fault.end))
+        faults.append(dataclasses.replace(fault, start=start, end=end))
+    faults += _flat_styles(piece, played.pitches, heard.decays, styles)
+    corrected = alignment_lib.apply(piece, found, notes=config.align == "notes") if config.align != "off" else piece
+    attacks = velocities.measure(samples, SAMPLE_RATE, corrected)
+    return _Listened(InspectedTake(take.name, take, found, piece, "annotated", faults, seconds), corrected, attacks)
 
 
 def _does_not_fit(samples: np.ndarray, piece: Piece, found: alignment_lib.Alignment, tier: str) -> Fault:
@@ -199,45 +204,38 @@ def _at_tempo(piece: Piece, ratio: float) -> Piece:
 
 def _gathered(listened: Sequence[_Listened], styles: Mapping[str, int], config: MidiAudioConfig) -> Inspection:
     """Compares the takes with each other, and gives the verdict."""
-    heard = [each for each in listened if each.played is not None]
-    attacks = [each.attacks for each in heard]
+    usable = [each for each in listened if each.attacks is not None]
+    attacks = [each.attacks for each in usable]
     told = config.velocities == "from_audio" or (
         config.velocities == "auto" and bool(attacks) and not velocities.carry_information(attacks)
     )
-    trained_on = velocities.infer(attacks) if told else [each.velocities for each in attacks]
+    pieces = [each.corrected for each in usable]
+    if told:
+        pieces = [velocities.apply(piece, each) for piece, each in zip(pieces, velocities.infer(attacks), strict=True)]
+    unlike_others = iter(_unlike_others(usable))
     takes = []
-    more = _unlike_others(heard)
     for each in listened:
-        faults = list(each.take.faults)
-        if each.played is not None:
-            faults += more.get(each.take.name, []) + _flat_styles(each, styles)
+        faults = [*each.take.faults, *(next(unlike_others) if each.attacks is not None else [])]
         faults.sort(key=lambda fault: (fault.tier != CRITICAL, fault.start))
-        source = "from_audio" if told and each.played is not None else "annotated"
+        source = "from_audio" if told and each.attacks is not None else "annotated"
         takes.append(dataclasses.replace(each.take, faults=faults, velocities=source))
-    coverage = cover([each.played for each in heard], trained_on, _style_columns(heard, styles))
+    coverage = cover(pieces, styles)
     verdict, message = _verdict(takes, coverage, config.align)
     return Inspection(verdict, message, takes, coverage)
 
 
-def _numbers(take: _Listened) -> np.ndarray:
-    """Returns the control change numbers that the columns of `PlayedNotes.styles` stand for."""
-    return np.unique(np.concatenate([voice.control_changes[:, 1] for voice in take.take.piece.voices]))
+def _flat_styles(piece: Piece, pitches: np.ndarray, decays: np.ndarray, styles: Mapping[str, int]) -> list[Fault]:
+    """Finds style lanes that never change while the notes decay in two ways.
 
-
-def _style_columns(takes: Sequence[_Listened], styles: Mapping[str, int]) -> dict[str, int]:
-    """Returns the column of each style that all takes have, where their columns agree."""
-    numbers = [_numbers(take) for take in takes]
-    if not numbers or any(not np.array_equal(each, numbers[0]) for each in numbers):
-        return {}
-    return {name: list(numbers[0]).index(number) for name, number in styles.items() if number in numbers[0]}
-
-
-def _flat_styles(take: _Listened, styles: Mapping[str, int]) -> list[Fault]:
-    """Finds style lanes that never change while the notes decay in two ways."""
-    decays, pitches = take.decays, take.played.pitches
+    Args:
+        piece: The annotation.
+        pitches: Of its notes, `[n]`.
+        decays: Of its notes, from `hearing.listen`.
+        styles: Style name → control change number.
+    """
     known = np.isfinite(decays)
     # In chords the other notes hide how one dies away.
-    if known.sum() < _FEWEST_NOTES or not styles or len(take.take.piece.voices) > 1:
+    if known.sum() < _FEWEST_NOTES or not styles or len(piece.voices) > 1:
         return []
     values = np.log(np.maximum(decays[known], _SLOWEST_DECAY))
     slope = np.polyfit(pitches[known], values, 1)[0]
@@ -254,7 +252,7 @@ def _flat_styles(take: _Listened, styles: Mapping[str, int]) -> list[Fault]:
     if high - low < max(_DECAYS_APART * spread, np.log(_TIMES_AS_FAST)):
         return []
     changing = set()
-    for voice in take.take.piece.voices:
+    for voice in piece.voices:
         for number in np.unique(voice.control_changes[:, 1]):
             if np.ptp(voice.control_changes[voice.control_changes[:, 1] == number, 2]) >= 16:
                 changing.add(int(number))
@@ -265,28 +263,21 @@ def _flat_styles(take: _Listened, styles: Mapping[str, int]) -> list[Fault]:
         f"The notes die away in two ways, {np.exp(high - low):.1f} times as fast in one as in the other, but the lane "
         f"of {name} (CC{number}) never changes. Draw it, or leave the style out of the config."
     )
-    return [Fault("flat_style", WARNING, 0.0, take.take.piece.duration, None, message)]
+    return [Fault("flat_style", WARNING, 0.0, piece.duration, None, message)]
 
 
-def _unlike_others(takes: Sequence[_Listened]) -> dict[str, list[Fault]]:
+def _unlike_others(takes: Sequence[_Listened]) -> list[list[Fault]]:
     """Finds takes that are louder or quieter than others at the same pitches, velocities and styles."""
-    if len(takes) < 3:
-        return {}
-    levels = np.concatenate([take.attacks.levels for take in takes])
-    pitches = np.concatenate([take.attacks.pitches for take in takes])
-    struck = np.concatenate([take.attacks.velocities for take in takes])
-    columns = np.column_stack([np.ones_like(pitches), pitches, pitches**2 / 100.0, np.log(np.maximum(struck, 1.0))])
-    left = levels - columns @ np.linalg.lstsq(columns, levels, rcond=None)[0]
-    parts = np.split(left, np.cumsum([len(take.attacks.levels) for take in takes])[:-1])
-    middles = np.array([np.median(part) if len(part) else 0.0 for part in parts])
-    found = {}
-    for take, middle in zip(takes, middles - np.median(middles), strict=True):
+    left = velocities.unexplained([take.attacks for take in takes], with_velocities=True)
+    middles = np.array([np.median(each) if len(each) else 0.0 for each in left])
+    found: list[list[Fault]] = [[] for _ in takes]
+    for i, middle in enumerate(middles - np.median(middles) if len(takes) >= _FEWEST_TAKES else []):
         if abs(middle) > _LEVEL_DIFFERS:
             message = (
                 f"{abs(middle):.0f} dB {'louder' if middle > 0 else 'quieter'} than the same notes in the other takes. "
                 "Export all with the same gain; do not normalise them one by one."
             )
-            found[take.take.name] = [Fault("level_differs", WARNING, 0.0, take.take.piece.duration, None, message)]
+            found[i].append(Fault("level_differs", WARNING, 0.0, takes[i].take.piece.duration, None, message))
     return found
 
 

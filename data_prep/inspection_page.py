@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,26 +28,31 @@ _TONE, _FADE = 0.12, 0.008  # Full scale; s
 _COMPRESSION = 0.75  # Of libsndfile, from 0 to 1: 40 kbit/s here.
 
 
-def pages(
-    title: str, inspection: Inspection, styles: Mapping[str, int], config: MidiAudioConfig
-) -> Iterator[tuple[int, int, str]]:
-    """Builds the page, take by take.
+def page(
+    title: str,
+    inspection: Inspection,
+    styles: Mapping[str, int],
+    config: MidiAudioConfig,
+    progress: Callable[[int, int], object] = lambda done, total: None,
+) -> str:
+    """Builds the page.
 
     Args:
         title: What the takes are called.
         inspection: What was found.
         styles: Style name → control change number; each gets a lane.
         config: As they were inspected with.
+        progress: Is told how many takes are drawn, and how many there are.
 
-    Yields:
-        How many takes are done, how many there are, and, the last time, the HTML.
+    Returns:
+        HTML with everything in it: pictures as PNG, sounds as MP3.
     """
     left, takes = _MOST_SECONDS, []
-    for i, take in enumerate(inspection.takes):
-        yield i, len(inspection.takes), ""
+    for i, take in enumerate(inspection.takes, start=1):
         shown = min(take.seconds, left)
         takes.append(_take(take, shown, styles, config))
         left -= shown
+        progress(i, len(inspection.takes))
     coverage = inspection.coverage
     n_faults = sum(len(take.faults) for take in inspection.takes)
     tiles = [
@@ -56,17 +61,20 @@ def pages(
         ("Takes", str(len(takes)), f"{sum(take.is_critical for take in inspection.takes)} can't be used"),
         ("Faults", str(n_faults), "listed with each take"),
     ]
-    yield len(takes), len(takes), fill("inspection.html", title=title, inspection=inspection, tiles=tiles, takes=takes)
+    return fill("inspection.html", title=title, inspection=inspection, tiles=tiles, takes=takes)
 
 
 def _take(take: InspectedTake, shown: float, styles: Mapping[str, int], config: MidiAudioConfig) -> dict[str, Any]:
     """Returns what the template has to know of a take."""
     found = take.alignment
+    corrected = ""
+    if found is not None and not take.is_critical and config.align != "off":
+        corrected = found.told(notes=config.align == "notes")
     facts = {
         "name": take.name,
         "seconds": max(shown, 1e-3),
         "cells": _cells(take),
-        "corrected": f"{take.name}: {told}, and corrected." if found and (told := found.told()) else "",
+        "corrected": f"The sound is {corrected}. Training corrects that." if corrected else "",
         "faults": [
             {**dataclasses.asdict(fault), "heard": float(found.heard(np.float64(fault.start))) if found else 0.0}
             for fault in take.faults[:_MOST_LISTED]

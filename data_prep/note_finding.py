@@ -6,15 +6,14 @@ import dataclasses
 
 import numpy as np
 
-from neural_midi_synth.data_prep.attacks import FLUX_HOP, SAMPLE_RATE, beginning, find_attacks, spectral_flux
+from neural_midi_synth.data_prep.attacks import FLUX_HOP, beginning, find_attacks, spectral_flux
+from neural_midi_synth.data_prep.hearing import LEVEL_HOP, frame_levels
+from neural_midi_synth.data_prep.onsets import SAMPLE_RATE
 from neural_midi_synth.data_prep.pitch_tracking import Pitch, pitch_of, track
 
-LEVEL_HOP = 80
-"""Samples between two levels, 5 ms; each is that of 20 ms."""
 TRACK_HOP = 160
 """Samples between two frames of a note's pitch curve, 10 ms."""
 
-_LEVEL_WINDOW = 320
 _SILENCE = -120.0  # dB
 _QUIETEST = -50.0  # dB below a loud passage: a note whose peak is lower is left out
 _LEAST_CLARITY = 0.35
@@ -74,20 +73,6 @@ class _Candidate:
     doubt: str = ""
 
 
-def levels_of(samples: np.ndarray) -> np.ndarray:
-    """Measures the level over time.
-
-    Args:
-        samples: `[n]` float32 at 16 kHz.
-
-    Returns:
-        dB, float64 `[ceil(n / LEVEL_HOP)]`: that of the 20 ms around sample i · LEVEL_HOP; not below -120.
-    """
-    sums = np.cumsum(np.pad(np.square(samples, dtype=np.float64), (_LEVEL_WINDOW // 2 + 1, _LEVEL_WINDOW)))
-    power = (sums[_LEVEL_WINDOW:] - sums[:-_LEVEL_WINDOW])[: len(samples) : LEVEL_HOP] / _LEVEL_WINDOW
-    return 10.0 * np.log10(np.maximum(power, 1e-12))
-
-
 def find_notes(samples: np.ndarray) -> list[FoundNote]:
     """Finds the notes of a recording in which one sounds at a time.
 
@@ -97,7 +82,7 @@ def find_notes(samples: np.ndarray) -> list[FoundNote]:
     Returns:
         The notes, sorted, none overlapping.
     """
-    levels = levels_of(samples)
+    levels = frame_levels(samples)
     begun: list[_Candidate] = []
     for candidate in _candidates(samples, levels):
         if _begins_a_note(candidate, begun[-1] if begun else None):

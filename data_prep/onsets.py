@@ -124,7 +124,7 @@ def _combs(pitches: np.ndarray) -> np.ndarray:
 
 def hertz(pitch: npt.ArrayLike) -> Any:
     """Turns MIDI note numbers into Hz."""
-    return 440.0 * 2.0 ** ((pitch - 69.0) / 12.0)
+    return 440.0 * 2.0 ** ((np.asarray(pitch) - 69.0) / 12.0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ import dataclasses
 
 import numpy as np
 
-from neural_midi_synth.data_prep.attacks import SAMPLE_RATE
+from neural_midi_synth.data_prep.onsets import SAMPLE_RATE
 
 OPEN, MUTED = 127.0, 0.0
 _CORNERS = (1000.0, 2000.0)  # Hz: brightness is the share of the power above each.

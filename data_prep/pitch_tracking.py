@@ -13,7 +13,7 @@ import functools
 import numpy as np
 from scipy import ndimage
 
-from neural_midi_synth.data_prep.attacks import SAMPLE_RATE
+from neural_midi_synth.data_prep.onsets import SAMPLE_RATE, hertz
 
 PITCHES = np.arange(24.0, 96.0, 0.25)
 """Candidates, as MIDI note numbers: C1 (33 Hz) to B6."""
@@ -63,11 +63,6 @@ def _comb(n_fft: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _n_bins(n_fft: int) -> int:
     """Bins of a spectrum up to the highest harmonic that is looked at, and some more."""
     return int(_HIGHEST * 1.1 * n_fft / SAMPLE_RATE)
-
-
-def hertz(pitch: np.ndarray | float) -> np.ndarray | float:
-    """Turns MIDI note numbers into frequencies in Hz."""
-    return 440.0 * 2.0 ** ((np.asarray(pitch) - 69.0) / 12.0)
 
 
 def midi_pitch(frequency: np.ndarray | float) -> np.ndarray | float:

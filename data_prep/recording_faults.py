@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from neural_midi_synth.data_prep import hearing
 from neural_midi_synth.data_prep.faults import WARNING, Fault
+from neural_midi_synth.data_prep.hearing import LEVEL_HOP, LEVELS_A_SECOND
+from neural_midi_synth.data_prep.onsets import SAMPLE_RATE
 from neural_midi_synth.data_prep.played_notes import PlayedNotes
-from neural_midi_synth.data_prep.takes import Take
-from neural_midi_synth.files.audio import read_audio, read_audio_info
+from neural_midi_synth.data_prep.takes import Take, read_recording
+from neural_midi_synth.files.audio import read_audio_info
 
 _CLIPPED_RUN = 4  # Samples that stay at the peak: no sound but a very low one does so by itself.
 _CLIPPED_FROM = 0.5  # Of full scale; what is quieter has not been cut off by a converter.
@@ -20,16 +23,27 @@ _DIGITAL_SILENCE = -100.0  # dB
 _HUM_FRAME = 16384
 _HUM_ABOVE_NOISE, _HUM_LEVEL, _HUM_HARMONICS = 15.0, -75.0, 4  # dB, dB of full scale, multiples of the mains
 _QUIET_SHARE = 0.1
-_FEWEST_FRAMES = 200  # 1 s
+_FEWEST_FRAMES = LEVELS_A_SECOND
 _RINGING = 0.5  # s
 
 
-def find(take: Take, samples: np.ndarray, played: PlayedNotes, usual: float) -> list[Fault]:
+def find(
+    take: Take,
+    recorded: np.ndarray,
+    sample_rate: int,
+    samples: np.ndarray,
+    levels: np.ndarray,
+    played: PlayedNotes,
+    usual: float,
+) -> list[Fault]:
     """Finds what is wrong with the recording of a take.
 
     Args:
         take: The take.
-        samples: Its sound at `onsets.SAMPLE_RATE`, float32 `[n]`.
+        recorded: Its sound, float32 `[m]`, mono.
+        sample_rate: Samples per second of `recorded`.
+        samples: The same at `onsets.SAMPLE_RATE`, float32 `[n]`.
+        levels: From `hearing.frame_levels`.
         played: Its notes.
         usual: Level of its notes, dB of full scale.
 
@@ -40,13 +54,12 @@ def find(take: Take, samples: np.ndarray, played: PlayedNotes, usual: float) -> 
         DataError: The recording can't be read.
     """
     faults = []
-    _, _, n_channels = read_audio_info(take.audio_path)
-    if take.item is None:
-        channels = [read_audio(take.audio_path, channel=channel) for channel in range(min(n_channels, 2))]
-        faults += _clipping(channels)
-        if len(channels) == 2:
-            faults += _one_sided(channels[0][0], channels[1][0])
-    levels = hearing.frame_levels(samples)
+    only_channel = take.item is not None and take.item.channel is not None
+    if only_channel or read_audio_info(take.audio_path)[2] == 1:
+        faults += _clipping([recorded], sample_rate)
+    else:
+        left, right = (read_recording(take, channel)[0] for channel in (0, 1))
+        faults += _clipping([left, right], sample_rate) + _one_sided(left, right)
     between = levels[~_under_notes(played, len(levels)) & (levels > _DIGITAL_SILENCE)]
     floor = float(np.percentile(between, 100 * _QUIET_SHARE)) if len(between) > _FEWEST_FRAMES else -np.inf
     if floor > usual - _NOISE_BELOW_USUAL:
@@ -54,29 +67,29 @@ def find(take: Take, samples: np.ndarray, played: PlayedNotes, usual: float) -> 
             f"Between notes it is only {usual - floor:.0f} dB quieter than they are. If that is noise, it is learnt: "
             "record closer, or with less gain."
         )
-        faults.append(Fault("noise", WARNING, 0.0, len(samples) / hearing.SAMPLE_RATE, None, message))
+        faults.append(Fault("noise", WARNING, 0.0, len(samples) / SAMPLE_RATE, None, message))
     return faults + _hum(samples, levels)
 
 
 def _under_notes(played: PlayedNotes, n_frames: int) -> np.ndarray:
     """Returns which frames of `hearing.frame_levels` have a note or what rings after it, bool `[n_frames]`."""
     under = np.zeros(n_frames + 1, int)
-    np.add.at(under, np.clip(((played.onsets - 0.1) * 200).astype(int), 0, n_frames), 1)
-    np.add.at(under, np.clip(((played.ends + _RINGING) * 200).astype(int), 0, n_frames), -1)
+    np.add.at(under, np.clip(((played.onsets - 0.1) * LEVELS_A_SECOND).astype(int), 0, n_frames), 1)
+    np.add.at(under, np.clip(((played.ends + _RINGING) * LEVELS_A_SECOND).astype(int), 0, n_frames), -1)
     return np.cumsum(under)[:-1] > 0
 
 
-def _clipping(channels: list[tuple[np.ndarray, int]]) -> list[Fault]:
+def _clipping(channels: Sequence[np.ndarray], sample_rate: int) -> list[Fault]:
     """Finds where samples stay at the peak, as a converter leaves them that was given too much."""
     moments = []
-    for sound, rate in channels:
+    for sound in channels:
         peak = float(np.abs(sound).max(initial=0.0))
         if peak < _CLIPPED_FROM:
             continue
         at_peak = np.abs(sound) >= 0.999 * peak
         edges = np.flatnonzero(np.diff(np.concatenate([[False], at_peak, [False]]).astype(np.int8)))
         runs = edges[::2][edges[1::2] - edges[::2] >= _CLIPPED_RUN]
-        moments.append(runs / rate)
+        moments.append(runs / sample_rate)
     times = np.unique(np.round(np.concatenate([*moments, np.zeros(0)]) / _CLIPPED_APART)) * _CLIPPED_APART
     if len(times) < _FEWEST_CLIPPED:
         return []
@@ -103,7 +116,8 @@ def _hum(samples: np.ndarray, levels: np.ndarray) -> list[Fault]:
     if len(samples) < _HUM_FRAME:
         return []
     frames = np.lib.stride_tricks.sliding_window_view(samples, _HUM_FRAME)[::hop]
-    loudness = np.array([levels[i * hop // 80 : (i * hop + _HUM_FRAME) // 80].max() for i in range(len(frames))])
+    firsts = np.arange(len(frames)) * hop
+    loudness = np.array([levels[first // LEVEL_HOP : (first + _HUM_FRAME) // LEVEL_HOP].max() for first in firsts])
     heard = np.flatnonzero(loudness > _DIGITAL_SILENCE)
     quiet = heard[np.argsort(loudness[heard])[: max(int(_QUIET_SHARE * len(heard)), 1)]]
     if not len(quiet):
@@ -114,7 +128,7 @@ def _hum(samples: np.ndarray, levels: np.ndarray) -> list[Fault]:
     for mains in (50.0, 60.0):
         stand_out, total = 0, 0.0
         for k in range(1, _HUM_HARMONICS + 1):
-            middle = round(k * mains * _HUM_FRAME / hearing.SAMPLE_RATE)
+            middle = round(k * mains * _HUM_FRAME / SAMPLE_RATE)
             peak = decibels[middle - 1 : middle + 2].max()
             around = np.median(decibels[middle - 14 : middle + 15])
             stand_out += peak - around > _HUM_ABOVE_NOISE
@@ -125,5 +139,5 @@ def _hum(samples: np.ndarray, levels: np.ndarray) -> list[Fault]:
                 f"Hums at {mains:.0f} Hz and its multiples ({level:.0f} dB of full scale). Turn away from amplifier "
                 "and screen, check the cable, and record again; or filter it out."
             )
-            return [Fault("hum", WARNING, 0.0, len(samples) / hearing.SAMPLE_RATE, None, message)]
+            return [Fault("hum", WARNING, 0.0, len(samples) / SAMPLE_RATE, None, message)]
     return []

@@ -234,7 +234,7 @@ def read_take(
         DataError: One of them can't be read; the annotation has several instruments or too many voices, or is longer
             than the recording; the recording is silent.
     """
-    samples, sample_rate = _read_recording(take)
+    samples, sample_rate = read_recording(take)
     duration = len(samples) / sample_rate
     channels, name = take.channels(duration), str(take.midi_path)
     if take.item is not None:
@@ -259,12 +259,24 @@ def check_length(take: Take, piece: Piece, duration: float, longest_excess: floa
         )
 
 
-def _read_recording(take: Take) -> tuple[np.ndarray, int]:
-    """Reads the sound of a take as it is played: its part of the recording, at the item's rate and volume."""
+def read_recording(take: Take, channel: int | None = None) -> tuple[np.ndarray, int]:
+    """Reads the sound of a take as it is played: its part of the recording, at the item's rate and volume.
+
+    Args:
+        take: The take.
+        channel: Of the recording, from 0; unless given, the take's, or the mean of all.
+
+    Returns:
+        float32 `[n]`, and samples per second.
+
+    Raises:
+        DataError: The recording can't be read.
+    """
     item = take.item
     if item is None:
-        return read_audio(take.audio_path)
-    samples, sample_rate = read_audio(take.audio_path, start=item.offset, duration=item.duration, channel=item.channel)
+        return read_audio(take.audio_path, channel=channel)
+    channel = item.channel if channel is None else channel
+    samples, sample_rate = read_audio(take.audio_path, start=item.offset, duration=item.duration, channel=channel)
     samples = resample(samples, sample_rate * item.rate, sample_rate)
     if item.gain != 1.0:
         samples *= np.float32(item.gain)

@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from neural_midi_synth.data_prep.attacks import SAMPLE_RATE
-from neural_midi_synth.data_prep.note_finding import LEVEL_HOP, FoundNote, find_notes, levels_of
+from neural_midi_synth.data_prep.hearing import LEVEL_HOP, frame_levels
+from neural_midi_synth.data_prep.note_finding import FoundNote, find_notes
+from neural_midi_synth.data_prep.onsets import SAMPLE_RATE
 from neural_midi_synth.data_prep.openness import OPEN, Timbre, guess_openness, timbre_of
 from neural_midi_synth.errors import DataError
 from neural_midi_synth.files.audio import read_audio
@@ -180,7 +181,7 @@ def _of_piece(samples: np.ndarray, loud: float, start: float, end: float) -> lis
     first = max(round((start - _BEFORE) * SAMPLE_RATE), 0)
     piece = np.asarray(samples[first : round((end + _AFTER) * SAMPLE_RATE)]) / np.float32(loud)
     offset = first / SAMPLE_RATE
-    levels = levels_of(piece)
+    levels = frame_levels(piece)
     found = []
     for note in find_notes(piece):
         if not start <= note.start + offset < end:

@@ -82,15 +82,15 @@ def measure(samples: np.ndarray, sample_rate: int, piece: Piece) -> Attacks:
     )
 
 
-def loudness(takes: Sequence[Attacks]) -> list[np.ndarray]:
-    """Frees the levels of attacks from what pitch and styles make of them.
+def unexplained(takes: Sequence[Attacks], with_velocities: bool = False) -> list[np.ndarray]:
+    """Takes off the levels of attacks what pitch and styles explain.
 
     A level is explained as a curve of the pitch, a curve of the value of each style, and what styles do together, by
-    robust ridge regression over the notes of all takes. Takes that are on the whole louder than others by more than
-    what is played in them may explain were recorded so, and are levelled.
+    robust ridge regression over the notes of all takes.
 
     Args:
         takes: From `measure`, of one instrument.
+        with_velocities: Whether what the annotated velocities explain is taken off, too.
 
     Returns:
         For each take float64 `[n]`: by how many dB each note is louder than others of its pitch and style.
@@ -100,6 +100,9 @@ def loudness(takes: Sequence[Attacks]) -> list[np.ndarray]:
         return [np.zeros(0) for _ in takes]
     levels = np.concatenate([take.levels for take in takes])
     columns = np.concatenate(_columns(takes), axis=1)
+    if with_velocities:
+        struck = np.concatenate([take.velocities for take in takes])
+        columns = np.column_stack([columns, np.log(np.maximum(struck, 1.0))])
     columns = columns - columns.mean(axis=0)
     weights = np.ones_like(levels)
     for _ in range(5):  # A note that is not to be heard at all should not count for much.
@@ -108,7 +111,25 @@ def loudness(takes: Sequence[Attacks]) -> list[np.ndarray]:
         gram = weighted.T @ columns + _PRIOR_NOTES * np.eye(columns.shape[1])
         left = levels - middle - columns @ np.linalg.solve(gram, weighted.T @ (levels - middle))
         weights = 1.0 / np.maximum(np.abs(left) / max(2.0 * np.median(np.abs(left)), 1.0), 1.0)
-    of_takes = np.split(left, np.cumsum(counts)[:-1])
+    return np.split(left, np.cumsum(counts)[:-1])
+
+
+def loudness(takes: Sequence[Attacks]) -> list[np.ndarray]:
+    """Tells how loud notes are, freed from what pitch and styles make of it.
+
+    Takes that are on the whole louder than others by more than what is played in them may explain were recorded so, and
+    are levelled.
+
+    Args:
+        takes: From `measure`, of one instrument.
+
+    Returns:
+        As `unexplained`.
+    """
+    of_takes = unexplained(takes)
+    left = np.concatenate(of_takes) if of_takes else np.zeros(0)
+    if not len(left):
+        return of_takes
     middles = np.array([np.median(each) if len(each) else 0.0 for each in of_takes])
     by_chance = np.var(left) / _PHRASES
     believed = max(np.var(middles) - by_chance, 0.0) / max(np.var(middles), 1e-9)

@@ -7,3 +7,7 @@ class DataError(ValueError):
     The message is one sentence or two on one line: the file, the time in it where there is one, what is wrong, and
     the remedy.
     """
+
+
+class PolyphonyError(DataError):
+    """An annotation has more voices than are to be trained on."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterator
 
 from absl import flags, logging
 from tqdm import tqdm
@@ -55,20 +55,21 @@ def run(main: Callable[..., None], usage: str, takes_files: bool = False) -> Non
         sys.exit(130)
 
 
-def followed(steps: Iterable[tuple[int, int, Any]], what: str, unit: str) -> Any:
+@contextlib.contextmanager
+def progress_bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     """Shows a progress bar while something is done step by step.
 
     Args:
-      steps: Yields how many steps are done, how many there are, and the last time what came of them.
       what: What is done, in a word.
       unit: What a step is.
 
-    Returns:
-      What came of the last step.
+    Yields:
+      What has to be told how many steps are done, and how many there are.
     """
-    result = None
-    with tqdm(desc=what, unit=unit, disable=None) as progress:
-        for step in steps:
-            done, progress.total, result = step
-            progress.update(done - progress.n)
-    return result
+    with tqdm(desc=what, unit=f" {unit}", disable=None) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show

@@ -68,9 +68,10 @@ def main(takes: list[str]) -> None:
     }
     config = midi_audio.configured(source, **{name: value for name, value in chosen.items() if value is not None})
     styles = Controls().styles
-    found = command_line.followed(inspect(config, styles), "Inspecting", " takes")
-    pages = inspection_page.pages(source.resolve().name, found, styles, config)
-    page = command_line.followed(pages, "Drawing", " takes")
+    with command_line.progress_bar("Inspecting", "takes") as progress:
+        found = inspect(config, styles, progress)
+    with command_line.progress_bar("Drawing", "takes") as progress:
+        page = inspection_page.page(source.resolve().name, found, styles, config, progress)
     for name, text in (
         ("inspection.html", page),
         ("inspection.json", json.dumps(found.facts(), indent=1, default=float) + "\n"),

@@ -166,7 +166,7 @@ def main() -> None:
             "velocities": _VELOCITIES.value,
         }
         chosen = {name: value for name, value in chosen.items() if value is not None}
-        builder = midi_audio.build(_SOURCE_DIR.value, _DATA_DIR.value, first=_inspect, **chosen)
+        builder = midi_audio.build(_SOURCE_DIR.value, _DATA_DIR.value, before_building=_inspect, **chosen)
         for line in corrections.told(builder.info.metadata or {}):
             print(line)
     examples = _EXAMPLE_DIR.value
@@ -188,10 +188,12 @@ def _inspect(config: MidiAudioConfig) -> None:
     from neural_midi_synth.data_prep.inspection import inspect
     from neural_midi_synth.instrument.controls import Controls
 
-    found = command_line.followed(inspect(config, Controls().styles), "Inspecting", " takes")
+    with command_line.progress_bar("Inspecting", "takes") as progress:
+        found = inspect(config, Controls().styles, progress)
     faults = [(take, fault) for take in found.takes for fault in take.faults]
-    if any(fault.kind in ("unreadable", "polyphonic", "does_not_fit") for _, fault in faults):
-        return  # Building the data set says so, with a picture.
+    told_by_building = ("unreadable", "polyphonic", "does_not_fit")
+    if any(take.is_critical and fault.kind in told_by_building for take, fault in faults):
+        return
     print(f"{found.verdict.capitalize()}: {found.message}")
     for take, fault in [] if _IGNORE_WARNINGS.value else faults[:_MOST_FAULTS]:
         print(f"    {take.name}: {fault.message}")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from neural_midi_synth.errors import DataError
+from neural_midi_synth.errors import PolyphonyError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -133,7 +133,7 @@ def check_voices(piece: Piece, most: int, name: str) -> None:
         name: Of the annotation's file, for the message.
 
     Raises:
-        DataError: There are more. It tells where too many notes overlap first, and which two of them.
+        PolyphonyError: There are more. It tells where too many notes overlap first, and which two of them.
     """
     if len(piece.voices) <= most:
         return
@@ -141,10 +141,12 @@ def check_voices(piece: Piece, most: int, name: str) -> None:
     remedy += "voices (--gin_file models/guitar_strings.gin)." if most == 1 else "more voices (MidiAudioConfig.voices)."
     crowd = _first_overlap(piece, most + 1)
     if crowd is None:
-        raise DataError(f"{name}: has {len(piece.voices)} voices, more than the {most} to be trained on. {remedy}")
+        raise PolyphonyError(f"{name}: has {len(piece.voices)} voices, more than the {most} to be trained on. {remedy}")
     start, older, newer = crowd
     how_many = "polyphonic" if most == 1 else f"of more than {most} voices"
-    raise DataError(f"{name}: is {how_many}: notes {older:.0f} and {newer:.0f} overlap from {start:.2f} s on. {remedy}")
+    raise PolyphonyError(
+        f"{name}: is {how_many}: notes {older:.0f} and {newer:.0f} overlap from {start:.2f} s on. {remedy}"
+    )
 
 
 def _first_overlap(piece: Piece, n_notes: int) -> tuple[float, float, float] | None:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from neural_midi_synth.errors import DataError
+from neural_midi_synth.files.inputs import read_bytes
 
 if TYPE_CHECKING:
     import rpp
@@ -42,13 +43,7 @@ def read_chunks(path: pathlib.Path) -> rpp.Element:
     """
     import rpp
 
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file. Check its name.") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}). Check its permissions.") from error
-    lines = _decoded(content).split("\n")
+    lines = _decoded(read_bytes(path)).split("\n")
     first = next((i for i, line in enumerate(lines) if line.strip()), 0)
     if not lines[first].strip().startswith("<REAPER_PROJECT"):
         raise DataError(f"{path}: is not a Reaper project, whatever its name. Save it in Reaper again.")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neural_midi_synth.errors import DataError
+from neural_midi_synth.files.inputs import read_bytes
 from neural_midi_synth.files.outputs import write_aside
 from neural_midi_synth.midi.events import as_midi
 from neural_midi_synth.midi.note_sequences import from_note_sequence, source_name
@@ -143,12 +144,7 @@ def load_midi(path: pathlib.Path) -> mido.MidiFile:
 
     if path.is_dir():
         raise DataError(f"{path}: is a folder. Give a MIDI file.")
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file. Check its name.") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}). Check its permissions.") from error
+    content = read_bytes(path)
     if not content:
         raise DataError(f"{path}: is empty (0 bytes). Export the MIDI again.")
     if content[:4] != b"MThd":

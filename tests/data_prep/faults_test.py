@@ -24,7 +24,7 @@ def voice():
 
 def found(sound, voice, notes=None):
     piece = Piece((voice if notes is None else Voice(notes, voice.control_changes, voice.pitch_bends),))
-    return faults.find(sound, piece, alignment.align(sound, SAMPLE_RATE, piece))[0]
+    return faults.find(sound, hearing.frame_levels(sound), piece, alignment.align(sound, SAMPLE_RATE, piece))[0]
 
 
 def kinds_at(all_faults, time):
@@ -91,5 +91,5 @@ def test_pitches_of_tones_are_heard():
     ]
     samples = np.concatenate(tones).astype(np.float32)
     starts = np.arange(len(pitches)) * 0.5
-    heard = hearing.listen(samples, starts, starts + 0.5)
+    heard = hearing.listen(samples, hearing.frame_levels(samples), starts, starts + 0.5)
     np.testing.assert_array_equal(heard.pitches(), pitches)

@@ -17,8 +17,10 @@ STYLES = {"openness": 55, "power_chord": 56}
 
 
 def inspect(folder, **settings):
-    *_, (done, total, found) = inspection.inspect(MidiAudioConfig(name="t", source_dir=folder, **settings), STYLES)
-    assert done == total
+    steps = []
+    config = MidiAudioConfig(name="t", source_dir=folder, **settings)
+    found = inspection.inspect(config, STYLES, lambda *step: steps.append(step))
+    assert steps == [(i, len(found.takes)) for i in range(1, len(found.takes) + 1)]
     return found
 
 
@@ -66,6 +68,16 @@ def test_an_offset_is_told_and_is_no_fault(takes):
     assert found.may_train and "moved to the sound" in found.message
 
 
+def test_notes_from_before_the_recording_are_no_faults(takes):
+    """Where the recorder was started late, the first notes can't be heard, and are not trained on."""
+    rewrite(takes, lambda samples, rate: samples[round(1.9 * rate) :])
+    found = inspect(takes)
+    assert found.takes[0].alignment.offset == pytest.approx(-1.9, abs=3e-3)
+    assert faults(found) == {}
+    n_heard = np.sum(read_midi(takes / "take_04.mid").notes[:, 1] > 1.9)
+    assert found.coverage.notes == n_heard
+
+
 def test_the_annotation_of_another_take_stops(takes):
     shutil.copy(DEMO_GUITAR / "take_07.mid", takes / "take_04.mid")
     found = inspect(takes)
@@ -94,12 +106,26 @@ def test_chords_for_a_config_of_one_voice_stop(takes):
     write_midi(Piece((piece.voices[0], Voice(piece.notes + [0.0, 0.0, 7, 0]))), takes / "take_04.mid")
     found = inspect(takes)
     assert (found.verdict, list(faults(found))) == ("unusable", ["polyphonic"])
-    assert inspect(takes, voices=2).may_train
+    found = inspect(takes, voices=2)
+    assert found.may_train
+    # Two notes at once last no longer than one.
+    assert found.coverage.minutes * 60 < piece.duration
 
 
 def test_a_recording_that_is_overloaded_is_told(takes):
     rewrite(takes, lambda samples, rate: np.clip(3.0 * samples / np.abs(samples).max(), -1.0, 1.0))
     assert "clipping" in faults(inspect(takes))
+
+
+def test_a_take_that_is_quieter_than_the_others_is_told(tmp_path):
+    for name in ("take_04", "take_06", "take_08"):
+        shutil.copy(DEMO_GUITAR / f"{name}.mid", tmp_path)
+        samples, sample_rate = read_audio(DEMO_GUITAR / f"{name}.mp3")
+        write_audio(tmp_path / f"{name}.wav", samples * (0.25 if name == "take_06" else 1.0), sample_rate)
+    found = inspect(tmp_path)
+    assert [[fault.kind for fault in take.faults].count("level_differs") for take in found.takes] == [0, 1, 0]
+    (fault,) = (fault for fault in found.takes[1].faults if fault.kind == "level_differs")
+    assert any(f"{level} dB quieter" in fault.message for level in (11, 12))  # A quarter of the amplitude.
 
 
 def test_hum_is_told(takes):
@@ -134,7 +160,7 @@ def test_constant_velocities_are_told_from_the_sound(takes):
 def test_the_page_has_everything_in_it(takes):
     config = MidiAudioConfig(name="t", source_dir=takes)
     found = inspect(takes)
-    *_, (_, _, page) = inspection_page.pages("my <takes>", found, STYLES, config)
+    page = inspection_page.page("my <takes>", found, STYLES, config)
     assert "my &lt;takes&gt;" in page and found.message.split(":")[0] in page
     assert page.count("data:image/png;base64,") == page.count("data:audio/mpeg;base64,") == 1
     # Twelve minutes have to stay below 15 MB; this is a tenth of them.

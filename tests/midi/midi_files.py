@@ -62,10 +62,10 @@ def bend_range(time: float, semitones: int, cents: int = 0, channel: int = 0) ->
     return [control(time, number, value, channel) for number, value in values]
 
 
-def error_of(path: pathlib.Path, **choice) -> str:
+def error_of(path: pathlib.Path, read=read_midi, **choice) -> str:
     """The one line that reading a file ends in."""
     with pytest.raises(DataError) as caught:
-        read_midi(path, **choice)
+        read(path, **choice)
     message = str(caught.value)
     assert message.startswith(f"{path}: ")
     assert "\n" not in message

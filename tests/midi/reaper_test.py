@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from midi import midi_files
 from midi.reaper_projects import audio, item, midi, pooled, project, track, write
 from neural_midi_synth.errors import DataError
 from neural_midi_synth.midi import reaper_shapes
@@ -41,12 +42,7 @@ def starts_and_ends(*arguments, **options):
 
 
 def error_of(path, **tracks):
-    with pytest.raises(DataError) as caught:
-        recorded_items(path, **tracks)
-    message = str(caught.value)
-    assert message.startswith(f"{path}: ")
-    assert "\n" not in message
-    return message
+    return midi_files.error_of(path, recorded_items, **tracks)
 
 
 @pytest.mark.parametrize("number", range(1, 11))
