@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from neural_midi_synth.instrument.harmonic import for_xla
+from neural_midi_synth.instrument.oscillators import for_xla
 from neural_midi_synth.instrument.recurrent import on_gpu
 
 SAME = 1e-4  # of the peak: how near ours must come to stock.

@@ -21,10 +21,11 @@ from neural_midi_synth.errors import DataError
 from neural_midi_synth.exporting.channels import channel_facts
 from neural_midi_synth.exporting.saved_model import flat_state, nested_state
 from neural_midi_synth.instrument import noise
-from neural_midi_synth.instrument.harmonic import Harmonic, harmonic_sum
+from neural_midi_synth.instrument.controls import ONSET_STEPS
+from neural_midi_synth.instrument.harmonic import Harmonic
 from neural_midi_synth.instrument.instrument import Instrument
-from neural_midi_synth.instrument.noise import FilteredNoise
-from neural_midi_synth.instrument.processors import F0
+from neural_midi_synth.instrument.noise import FilteredNoise, Filters
+from neural_midi_synth.instrument.oscillators import Oscillators
 from neural_midi_synth.instrument.recurrent import UNROLLED, State
 from neural_midi_synth.instrument.reverb import Reverb
 
@@ -118,16 +119,14 @@ def _step(instrument: Instrument, frames: dict[str, tf.Tensor], state: State, vo
     steps = {processor.name: _STEPS_OF.get(type(processor)) for processor in instrument.processor_group.processors}
     scaled = instrument.preprocessor(frames)
     parameters, decoder_state = instrument.decoder(scaled, state=state["decoder"])
-    f0_hz = tf.concat([state[F0], _midi_to_hz(frames["f0_midi"])], axis=1)
-    n_frames = frames["f0_midi"].shape[1]
-    parameters[F0], later_f0_hz = f0_hz[:, :n_frames], f0_hz[:, n_frames:]
+    given, given_state = instrument.given(frames, state, _midi_to_hz)
     outputs, group_state = instrument.processor_group.run(
-        parameters,
+        {**parameters, **given},
         state["processor_group"],
         lambda processor, controls, state: steps[processor.name](processor, controls, state),
         voices,
     )
-    return outputs["out"]["signal"], {F0: later_f0_hz, "decoder": decoder_state, "processor_group": group_state}
+    return outputs["out"]["signal"], {**given_state, "decoder": decoder_state, "processor_group": group_state}
 
 
 def _midi_to_hz(pitch: tf.Tensor) -> tf.Tensor:
@@ -152,57 +151,60 @@ def _midi_to_hz(pitch: tf.Tensor) -> tf.Tensor:
     return tf.cast(hz, tf.float32) * tf.bitcast(exponent * 2**23, tf.float32)
 
 
+class _Oscillators(Oscillators):
+    """As `Oscillators`, in int64 steps of 2⁻⁶⁴ cycles, which wrap by themselves; the high word is the phase, int32."""
+
+    def phases(self, f0_hz: tf.Tensor, phase: tf.Tensor, onset: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
+        doubled = np.append(np.round(2.0 * self.middles), 2.0 * self._hop - 2.0).astype(np.int64)
+        cycles = _high_word(self._cycles(f0_hz, doubled, onset))
+        ends = phase[:, tf.newaxis] + tf.cumsum(cycles[..., -1], axis=1)
+        starts = tf.concat([phase[:, tf.newaxis], ends[:, :-1]], axis=1)
+        return tf.cast(starts[..., tf.newaxis] + cycles[..., :-1], tf.float32) * 2.0**-32, ends[:, -1]
+
+    def bank_phases(
+        self, frequencies: tf.Tensor, phase: tf.Tensor, onset: tf.Tensor | None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        cycles = _high_word(self._cycles(frequencies, np.array([2 * self._hop - 2]), onset))
+        ends = phase[:, tf.newaxis] + tf.cumsum(cycles, axis=1)
+        starts = tf.concat([phase[:, tf.newaxis], ends[:, :-1]], axis=1)
+        begins = tf.cast(starts, tf.float32) * 2.0**-32
+        return begins[:, :, tf.newaxis] + self.within(frequencies, onset), ends[:, -1]
+
+    def _cycles(self, hz: tf.Tensor, doubled: np.ndarray, onset: tf.Tensor | None) -> tf.Tensor:
+        """Cycles from each hop's begin to some samples in it.
+
+        Args:
+            hz: `[voices, n_frames + 1, n]`; `n` is 1, or there is one sample.
+            doubled: Twice the samples' numbers, whole numbers.
+            onset: Where a note begins in each hop, `[voices, n_frames, 1]`.
+
+        Returns:
+            int64 `[voices, n_frames, n or samples]`.
+        """
+        # A frequency in whole numbers: Hz, 2⁻¹⁴ Hz, 2⁻²⁸ Hz.
+        whole = tf.floor(hz)
+        middle = (hz - whole) * 2.0**14
+        last = (middle - tf.floor(middle)) * 2.0**14
+        digits = [tf.cast(digit, tf.int64) for digit in (whole, middle, last)]
+
+        def times(factor: float) -> tf.Tensor:
+            return sum(digit * round(factor * 2.0**-shift) for digit, shift in zip(digits, (0, 14, 28)))
+
+        step = 2.0**64 / self._sample_rate
+        sounds = tf.cast(hz[:, :-1] > 0.0, tf.int64)
+        changes = times(step / (8 * self._hop))
+        counted = (changes[:, 1:] - changes[:, :-1]) * (doubled * (doubled + 2))
+        if onset is not None:
+            jump = times(step / ONSET_STEPS)
+            place = tf.cast(tf.round(onset * ONSET_STEPS), tf.int64)
+            since = tf.maximum((doubled + 2) * (ONSET_STEPS // 2) - place * self._hop, 0)
+            counted = tf.where(onset < 0.0, counted, (jump[:, 1:] - jump[:, :-1]) * since)
+        return times(step / 2.0)[:, :-1] * (doubled + 2) + counted * sounds
+
+
 def _harmonic(processor: Harmonic, controls: dict[str, tf.Tensor], state: State) -> tuple[tf.Tensor, State]:
     """As `Harmonic.step`."""
-    f0_hz = tf.concat([state["f0_hz"], controls["f0_hz"]], axis=1)
-    harmonics = controls["amplitudes"] * controls["harmonic_distribution"]
-    frequencies = ddsp.core.get_harmonic_frequencies(controls["f0_hz"], processor.n_harmonics)
-    harmonics = ddsp.core.remove_above_nyquist(frequencies, harmonics, processor.sample_rate)
-    harmonics = tf.concat([state["harmonics"], harmonics], axis=1)
-    phase, last_phase = _phase(processor, f0_hz[:, :, 0], state["phase"])
-    rise = np.arange(processor.hop, dtype=np.float32) / processor.hop
-    if processor.amp_resample_method == "window":
-        rise = 0.5 - 0.5 * np.cos(math.pi * rise)
-    pairs = harmonic_sum(phase, tf.stack([harmonics[:, :-1], harmonics[:, 1:]], axis=2))
-    signal = pairs[:, :, 0] + tf.cast(rise, tf.float32) * (pairs[:, :, 1] - pairs[:, :, 0])
-    return tf.reshape(signal, [signal.shape[0], -1]), {
-        "phase": last_phase,
-        "f0_hz": f0_hz[:, -1:],
-        "harmonics": harmonics[:, -1:],
-    }
-
-
-def _phase(processor: Harmonic, f0_hz: tf.Tensor, phase: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """As `Harmonic._phase`, in int64 steps of 2⁻⁶⁴ cycles, which wrap by themselves; the high word is the phase.
-
-    Args:
-        processor: The bank.
-        f0_hz: `[voices, n_frames + 1]`.
-        phase: int32 `[voices]`, 2³² steps a cycle.
-
-    Returns:
-        Cycles in [-0.5, 0.5), float32 `[voices, n_frames, hop]`, and the phase at the end, int32 `[voices]`.
-    """
-    # A frequency in whole numbers: Hz, 2⁻¹⁴ Hz, 2⁻²⁸ Hz.
-    whole = tf.floor(f0_hz)
-    middle = (f0_hz - whole) * 2.0**14
-    last = (middle - tf.floor(middle)) * 2.0**14
-    digits = [tf.cast(digit, tf.int64)[..., tf.newaxis] for digit in (whole, middle, last)]
-
-    def times(factor: float) -> tf.Tensor:
-        return sum(digit * round(factor * 2.0**-shift) for digit, shift in zip(digits, (0, 14, 28)))
-
-    hop, step = processor.hop, 2.0**64 / processor.sample_rate
-    sounds = tf.cast(f0_hz[:, :-1, tf.newaxis] > 0.0, tf.int64)
-    increments, slopes, halves = times(step), times(step / hop), times(step / 2.0)
-    slopes = (slopes[:, 1:] - slopes[:, :-1]) * sounds
-    samples = np.arange(hop, dtype=np.int64)
-    within = _high_word(increments[:, :-1] * (samples + 1) + slopes * (samples * (samples + 1) // 2))
-    # What adds up from hop to hop, without the rounding of slopes.
-    wholes = _high_word((halves[:, :-1] * (hop + 1) + halves[:, 1:] * (hop - 1)) * sounds)
-    ends = phase[:, tf.newaxis] + tf.cumsum(wholes[:, :, 0], axis=1)
-    starts = tf.concat([phase[:, tf.newaxis], ends[:, :-1]], axis=1)
-    return tf.cast(starts[..., tf.newaxis] + within, tf.float32) * 2.0**-32, ends[:, -1]
+    return processor.step_with(_Oscillators(processor.hop, processor.sample_rate), controls, state)
 
 
 def _high_word(x: tf.Tensor) -> tf.Tensor:
@@ -210,30 +212,37 @@ def _high_word(x: tf.Tensor) -> tf.Tensor:
     return tf.bitcast(x + 2**31, tf.int32)[..., 1]
 
 
+class _Filters(Filters):
+    """As `Filters`, in time instead of frequency, and with int32 for the indices of samples."""
+
+    def white(self, samples: tf.Tensor, seed: int) -> tf.Tensor:
+        key = tf.bitcast(noise.hashed_seed(seed), tf.int32)
+        return noise.uniform(noise.hashed(tf.bitcast(samples + key, tf.uint32)))
+
+    def noise(self, hops: tf.Tensor) -> tf.Tensor:
+        return hops
+
+    def responses(self, magnitudes: tf.Tensor) -> tf.Tensor:
+        # Large constants are stored in half precision: the coarse part of each response, and what is missing from it.
+        coarse = self.bands.astype(np.float16).astype(np.float32)
+        bands = np.concatenate([coarse, (self.bands - coarse).astype(np.float32)], axis=0)
+        return tf.matmul(tf.concat([magnitudes, magnitudes], axis=-1), bands)
+
+    def filtered(self, noise: tf.Tensor, responses: tf.Tensor) -> tf.Tensor:
+        voices, n_hops, size = responses.shape
+        delayed = _delayed(tf.reshape(noise, [voices * n_hops, -1]), size)
+        convolved = tf.matmul(tf.reshape(responses, [voices * n_hops, 1, size]), delayed)
+        return tf.reshape(convolved[..., :-1], [voices, n_hops, -1])
+
+    def overlap_and_add(self, signals: tf.Tensor, hop: int) -> tf.Tensor:
+        size = signals.shape[-1]
+        n_samples = (signals.shape[1] - 1) * hop + size
+        return _overlap_and_add(signals, hop)[:, :n_samples]
+
+
 def _filtered_noise(processor: FilteredNoise, controls: dict[str, tf.Tensor], state: State) -> tuple[tf.Tensor, State]:
-    """As `FilteredNoise.step`, in time instead of frequency."""
-    magnitudes, hop = controls["magnitudes"], processor.hop
-    voices, n_frames = magnitudes.shape[:2]
-    n_samples = n_frames * hop
-    samples = state["sample"][:, tf.newaxis] + tf.range(n_samples)
-    white = tf.reshape(_white_noise(samples, processor.seed), [voices * n_frames, hop])
-    real, imaginary = np.split(processor._bands_to_spectrum.astype(np.float64), 2, axis=-1)
-    responses = np.fft.irfft(real + 1j * imaginary, processor._fft_size)[:, : processor._response_size]
-    # Large constants are stored in half precision: the coarse part of each response, and what is missing from it.
-    coarse = responses.astype(np.float16).astype(np.float32)
-    responses = np.concatenate([coarse, (responses - coarse).astype(np.float32)], axis=0)
-    magnitudes = tf.reshape(magnitudes, [voices * n_frames, -1])
-    responses = tf.matmul(tf.concat([magnitudes, magnitudes], axis=-1), responses)
-    blocks = tf.matmul(responses[:, tf.newaxis], _delayed(white, processor._response_size))
-    fresh = _overlap_and_add(tf.reshape(blocks, [voices, n_frames, -1]), hop)
-    signal, ringing = _ring(tf.pad(fresh, [[0, 0], [hop - processor._delay, 0]]), state["ringing"], n_samples)
-    return signal, {"sample": state["sample"] + n_samples, "ringing": ringing}
-
-
-def _white_noise(samples: tf.Tensor, seed: int) -> tf.Tensor:
-    """As that of `instrument.noise`, of int32 sample indices."""
-    key = tf.bitcast(noise.hashed_seed(seed), tf.int32)
-    return noise.uniform(noise.hashed(tf.bitcast(samples + key, tf.uint32)))
+    """As `FilteredNoise.step`."""
+    return processor.step_with(_Filters(processor.filters.bands, processor.hop), controls, state)
 
 
 def _reverb(processor: Reverb, controls: dict[str, tf.Tensor], state: State) -> tuple[tf.Tensor, State]:

@@ -34,9 +34,16 @@ _NOTE_CHANNELS = (
     "distance_from_onset",
     "distance_to_offset",
     "distance_from_offset",
+    "onset",
 )
 _CC_CHANNELS = tuple(f"cc_{number}" for number in range(128))
 _FAR = 2**52  # frames: later than any note, and exact in float64
+_ONSET = "onset"
+ATTACK = 1.0 / 16.0
+"""Share of a hop in which a note rises, where it begins to the sample. One that begins later than that before a frame
+takes effect at the frame after, a little late, so that the rise never goes over a frame."""
+ONSET_STEPS = 4096
+"""Steps of a hop in which onsets are told, so that phases can be counted in whole numbers."""
 # An event goes to the nearest frame, and one exactly between two frames to the later one: a half is added, then the
 # fraction dropped. Such times are common in music (at 125 frames a second, half a second is one). A time that came as
 # float32 may be too early, by up to a 64th of a frame within a quarter of an hour; so as much more is added.
@@ -90,6 +97,10 @@ class Controls:
     | `distance_to_offset` | until the note ends, 0 when none lasts; needs the future | s |
     | `distance_from_offset` | since the note ended, 0 while one lasts | s |
     | `cc_N` | control change N, held between events; its default before the first | 0 to 1 |
+    | `onset` | where a note began in the hop before the frame; -1 where none did | hops, 0 to 1 |
+
+    With the channel `onset`, notes begin to the sample: a note takes effect at the first frame after its onset, and
+    `distance_from_onset` is the time since the onset itself. Without it a note begins at the frame that is nearest.
 
     Attributes:
         channels: Names of the channels, in order.
@@ -134,6 +145,7 @@ class Controls:
         if unknown:
             raise ValueError(f"Controls.defaults: '{unknown[0]}' is not one of the styles {sorted(self.styles)}.")
         self._cc_defaults = {self.styles[style]: float(value) for style, value in defaults.items()}
+        self._to_the_sample = _ONSET in self.channels
         self.needs_future = tuple(channel for channel in self.channels if channel == "distance_to_offset")
 
     @property
@@ -185,13 +197,14 @@ class Controls:
     def _note_channels(self, notes: tf.Tensor, pitch_bends: tf.Tensor, frames: tf.Tensor) -> dict[str, tf.Tensor]:
         notes = _with_padding_row(notes)
         notes = _sorted(notes, has_length(notes))
-        onset = _to_frames(notes[..., 0], self.frame_rate)
+        begins = notes[..., 0]
+        onset = (_to_next_frame if self._to_the_sample else _to_frames)(begins, self.frame_rate)
         next_onset = tf.concat([onset[:, 1:], tf.fill([tf.shape(onset)[0], 1], tf.constant(_FAR, tf.int64))], axis=1)
         # However short, a note lasts a frame; however long, it ends where the next begins.
         offset = tf.minimum(tf.maximum(_to_frames(notes[..., 1], self.frame_rate), onset + 1), next_onset)
 
         index, known = _last_at(onset, frames)
-        onset, offset = (tf.gather(x, index, batch_dims=1) for x in (onset, offset))
+        onset, offset, begins = (tf.gather(x, index, batch_dims=1) for x in (onset, offset, begins))
         pitch, velocity = (tf.gather(notes[..., column], index, batch_dims=1) for column in (2, 3))
         gate = known & (frames < offset)
         bend, bent = _held(pitch_bends, frames, self.frame_rate)
@@ -199,16 +212,25 @@ class Controls:
         def seconds(distance: tf.Tensor, where: tf.Tensor) -> tf.Tensor:
             return tf.cast(tf.where(where, distance, 0), tf.float64) / self.frame_rate
 
+        since_onset = seconds(frames - onset, gate)
+        begins_at = tf.fill(tf.shape(frames), tf.constant(-1.0, tf.float64))
+        if self._to_the_sample:
+            hops = begins * self.frame_rate
+            since_onset = tf.where(gate, tf.cast(frames, tf.float64) - hops, 0.0) / self.frame_rate
+            within = tf.clip_by_value(hops - tf.cast(onset - 1, tf.float64), 0.0, 1.0 - ATTACK)
+            within = tf.round(within * ONSET_STEPS) / ONSET_STEPS
+            begins_at = tf.where(known & (frames == onset), within, begins_at)
         pitch = tf.where(known, pitch, self.default_pitch) + tf.where(bent, bend, 0.0)
         return {
             "f0_midi": tf.clip_by_value(pitch, 0.0, 127.0),
             "velocity": tf.clip_by_value(tf.where(known, velocity, 0.0) / 127.0, 0.0, 1.0),
             "gate": tf.cast(gate, tf.float32),
-            "distance_from_onset": seconds(frames - onset, gate),
+            "distance_from_onset": since_onset,
             "distance_to_offset": seconds(offset - frames, gate),
             "distance_from_offset": tf.where(
                 known, seconds(frames - offset, known & ~gate), tf.constant(LONG_AGO, tf.float64)
             ),
+            _ONSET: begins_at,
         }
 
 
@@ -241,6 +263,12 @@ def _sorted(rows: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
 def _to_frames(times: tf.Tensor, frame_rate: int) -> tf.Tensor:
     """Seconds, float64, to the nearest frame, int64."""
     return tf.cast(tf.clip_by_value(tf.floor(times * frame_rate + _TO_NEAREST), -float(_FAR), float(_FAR)), tf.int64)
+
+
+def _to_next_frame(times: tf.Tensor, frame_rate: int) -> tf.Tensor:
+    """Seconds, float64, to the first frame after them, by a rise and more, int64."""
+    frames = tf.floor(times * frame_rate + ATTACK) + 1.0
+    return tf.cast(tf.clip_by_value(frames, -float(_FAR), float(_FAR)), tf.int64)
 
 
 def _last_at(event_frames: tf.Tensor, frames: tf.Tensor) -> tf.Tensor:
@@ -288,7 +316,8 @@ class Score:
         for kinds in self._voices:
             found: dict[str, list[np.ndarray]] = {name: [np.zeros([0, n])] for name, n in COLUMNS.items()}
             for name, frames, rows in kinds:
-                first, end = max(in_force(frames, first_frame), 0), np.searchsorted(frames, end_frame) + 1
+                # A note that begins to the sample takes effect up to a frame later than at the nearest.
+                first, end = max(in_force(frames, first_frame - 1), 0), np.searchsorted(frames, end_frame) + 1
                 found[name].append(rows[first:end])
             voices.append({name: np.concatenate(rows) for name, rows in found.items()})
         return padded(voices)

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import tensorflow as tf
 
 from neural_midi_synth.instrument.controls import voices_of
-from neural_midi_synth.instrument.harmonic import for_xla
-from neural_midi_synth.instrument.processors import F0
+from neural_midi_synth.instrument.oscillators import for_xla
 from neural_midi_synth.instrument.recurrent import State, on_gpu
 
 if TYPE_CHECKING:
@@ -42,15 +41,16 @@ def loss_and_gradients(instrument: Instrument, features: Mapping[str, tf.Tensor]
         parameters, group_state, audible = instrument.decode_clips(features, tf.shape(audio)[1])
         added = sum_of(instrument.decoder.losses)
         shared = added / tf.distribute.get_strategy().num_replicas_in_sync
-    f0_hz = parameters.pop(F0)  # MIDI tells it: it takes no gradient.
+    # MIDI and measurements tell these: they take no gradient.
+    given = {name: parameters.pop(name) for name in instrument.processor_group.given}
 
     def play(
-        parameters: dict[str, tf.Tensor], f0_hz: tf.Tensor, state: State, audio: tf.Tensor
+        parameters: dict[str, tf.Tensor], given: dict[str, tf.Tensor], state: State, audio: tf.Tensor
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor], list[tf.Tensor]]:
         with contextlib.nullcontext() if on_gpu() else for_xla(), tf.GradientTape() as tape:
             tape.watch(parameters)
             instrument._clear_losses()
-            inputs = {**parameters, F0: f0_hz}
+            inputs = {**parameters, **given}
             played = instrument.play_clips(inputs, state, tf.shape(audio)[1], voices_of(features), audible)
             loss = instrument.spectral_loss(audio, played)
             loss += sum_of([*instrument.processor_group.losses, *instrument.spectral_loss.losses])
@@ -59,7 +59,7 @@ def loss_and_gradients(instrument: Instrument, features: Mapping[str, tf.Tensor]
         return loss, *tape.gradient(shared, [parameters, after_decoder], unconnected_gradients=zero)
 
     compiled = tf.function(play, jit_compile=not on_gpu())
-    loss, upstream, gradients = compiled(parameters, f0_hz, group_state, audio)
+    loss, upstream, gradients = compiled(parameters, given, group_state, audio)
     gradients += tape.gradient(
         [parameters, shared],
         before,

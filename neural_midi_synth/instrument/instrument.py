@@ -18,8 +18,9 @@ from neural_midi_synth.instrument import rendering
 from neural_midi_synth.instrument.controls import COLUMNS, Controls, has_length, voices_of
 from neural_midi_synth.instrument.decoder import Decoder, Preprocessor
 from neural_midi_synth.instrument.gradients import loss_and_gradients, sum_of
-from neural_midi_synth.instrument.processors import F0, ProcessorGroup
+from neural_midi_synth.instrument.processors import F0, INHARMONICITY, ONSET, ProcessorGroup
 from neural_midi_synth.instrument.recurrent import State, on_gpu
+from neural_midi_synth.instrument.strings import Strings
 from neural_midi_synth.midi.pieces import Piece, Voice
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Instrument(tf.keras.Model):
         processor_group: ProcessorGroup = gin.REQUIRED,
         spectral_loss: ddsp.losses.Loss = gin.REQUIRED,
         sample_rate: int = gin.REQUIRED,
+        strings: Strings | None = None,
         name: str = "instrument",
     ) -> None:
         """Puts an instrument together; gin gives the parts.
@@ -61,11 +63,12 @@ class Instrument(tf.keras.Model):
             processor_group: From those and 'f0_hz' to audio.
             spectral_loss: Called with the recorded and the played audio.
             sample_rate: Samples a second, a multiple of the frame rate.
+            strings: How stiff its strings are, for processors that take their 'inharmonicity'.
             name: Name of the model.
 
         Raises:
-            ValueError: The frame rate does not divide the sample rate, a processor has another hop or sample rate, or
-                the decoder sees a channel that is not there.
+            ValueError: The frame rate does not divide the sample rate, a processor has another hop or sample rate, the
+                decoder sees a channel that is not there, or processors take what is not.
         """
         super().__init__(name=name, autocast=False)  # Times stay float64.
         if controls.frame_rate < 1 or sample_rate % controls.frame_rate:
@@ -73,7 +76,14 @@ class Instrument(tf.keras.Model):
         missing = sorted(set(decoder.channels) - set(controls.channels))
         if missing:
             raise ValueError(f"Decoder.channels: '{missing[0]}' is not one of Controls.channels.")
+        if ONSET in processor_group.given and ONSET not in controls.channels:
+            raise ValueError("ProcessorGroup: its processors take 'onset', which is not one of Controls.channels.")
+        if INHARMONICITY in processor_group.given and strings is None:
+            raise ValueError(
+                "ProcessorGroup: its processors take 'inharmonicity'. Set Instrument.strings = @Strings()."
+            )
         self.controls = controls
+        self.strings = strings
         self.preprocessor = preprocessor
         self.decoder = decoder
         self.processor_group = processor_group
@@ -122,7 +132,7 @@ class Instrument(tf.keras.Model):
             first_sample: Index of the first sample, on which the noise depends, a scalar or `[batch]`.
         """
         return {
-            F0: tf.zeros([batch * voices, self.decoder.latency_frames, 1]),
+            **{name: tf.zeros([batch * voices, self.decoder.latency_frames, 1]) for name in self.processor_group.given},
             "decoder": self.decoder.initial_state(batch * voices),
             "processor_group": self.processor_group.initial_state(batch, voices, first_sample),
         }
@@ -159,14 +169,38 @@ class Instrument(tf.keras.Model):
             state: As for `step`; that of the processor group is not looked at.
 
         Returns:
-            Network outputs and `f0_hz` by name, `[batch * voices, n_frames, size]`, `f0_hz` as late as they are; and
+            Network outputs and what is given besides, by name, `[batch * voices, n_frames, size]`, equally late; and
             the next state without the processor group's.
         """
         parameters, decoder_state = self.decoder(self.preprocessor(control_frames), state=state["decoder"])
-        f0_hz = tf.concat([state[F0], _midi_to_hz(control_frames["f0_midi"])], axis=1)
-        n_frames = tf.shape(control_frames["f0_midi"])[1]
-        parameters[F0], later_f0_hz = f0_hz[:, :n_frames], f0_hz[:, n_frames:]
-        return parameters, {F0: later_f0_hz, "decoder": decoder_state}
+        given, given_state = self.given(control_frames, state, midi_to_hz)
+        return {**parameters, **given}, {**given_state, "decoder": decoder_state}
+
+    def given(
+        self, control_frames: dict[str, tf.Tensor], state: State, to_hz: Callable[[tf.Tensor], tf.Tensor]
+    ) -> tuple[dict[str, tf.Tensor], State]:
+        """What processors take that is no network output, as late as the network's outputs are.
+
+        Args:
+            control_frames: As for `step`.
+            state: As for `step`.
+            to_hz: From MIDI note numbers to Hz.
+
+        Returns:
+            Of `processors.GIVEN` those that are wired, by name, `[batch * voices, n_frames, 1]`; and their next state.
+        """
+        f0_midi = control_frames["f0_midi"]
+        make = {
+            F0: lambda: to_hz(f0_midi),
+            INHARMONICITY: lambda: self.strings(f0_midi),
+            ONSET: lambda: control_frames[ONSET],
+        }
+        n_frames = tf.shape(f0_midi)[1]
+        given, later = {}, {}
+        for name in self.processor_group.given:
+            values = tf.concat([state[name], make[name]()], axis=1)
+            given[name], later[name] = values[:, :n_frames], values[:, n_frames:]
+        return given, later
 
     def call(self, features: Mapping[str, tf.Tensor], n_samples: int | tf.Tensor | None = None) -> tf.Tensor:
         """Plays clips from notes.
@@ -197,8 +231,8 @@ class Instrument(tf.keras.Model):
             n_samples: Length of the clips.
 
         Returns:
-            Network outputs and `f0_hz`, the state that the processor group begins with, and which voices are audible,
-            float32 `[batch * voices]`, or None where pieces have one voice.
+            Network outputs and what is given besides, the state that the processor group begins with, and which voices
+            are audible, float32 `[batch * voices]`, or None where pieces have one voice.
         """
         voices = voices_of(features)
         batch = tf.shape(features["notes"])[0]
@@ -342,6 +376,6 @@ def _call(graph: tf.types.experimental.ConcreteFunction, *inputs: Any) -> Any:
         return graph(*inputs)
 
 
-def _midi_to_hz(pitch: tf.Tensor) -> tf.Tensor:
+def midi_to_hz(pitch: tf.Tensor) -> tf.Tensor:
     """Hz, through float64: in float32 the last bit of a power depends on its place in the tensor, and phases add up."""
     return tf.cast(440.0 * 2.0 ** ((tf.cast(pitch, tf.float64) - 69.0) / 12.0), tf.float32)

@@ -20,8 +20,10 @@ import tensorflow as tf
 from neural_midi_synth.instrument.recurrent import State
 from neural_midi_synth.instrument.reverb import Reverb
 
-F0 = "f0_hz"
-"""What processors may take besides network outputs and signals: the fundamental frequency in Hz."""
+F0, INHARMONICITY, ONSET = "f0_hz", "inharmonicity", "onset"
+GIVEN = (F0, INHARMONICITY, ONSET)
+"""What processors may take besides network outputs and signals: the fundamental frequency in Hz, the inharmonicity
+coefficient of its string, and where a note begins in the hop before a frame (-1 where none does)."""
 
 VOICE_OFFSET = 2654435769
 """From the sample index of one voice to that of the next, modulo 2^32. Noise is a function of the index, so voices have
@@ -55,7 +57,7 @@ class BlockProcessor(Protocol):
         ...
 
     def get_controls(self, *inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Network outputs, `f0_hz` and signals to bounded controls with a meaning, by name."""
+        """Network outputs, what is `GIVEN`, and signals to bounded controls with a meaning, by name."""
         ...
 
     def step(self, controls: dict[str, tf.Tensor], state: State) -> tuple[tf.Tensor, State]:
@@ -73,6 +75,7 @@ class ProcessorGroup(ddsp.processors.ProcessorGroup):
     Attributes:
         lag: Hops by which the signal is behind the controls.
         heads: The network outputs that the processors take, key in the graph → size.
+        given: Which of `GIVEN` they take besides.
     """
 
     def __init__(
@@ -104,6 +107,8 @@ class ProcessorGroup(ddsp.processors.ProcessorGroup):
         super().__init__(dag=[*voices, *bus], name=name)
         self._of_voices = tuple(node[0] for node in self.dag[: len(voices)])
         self.heads, self.lag = self._check()
+        keys = {key.removeprefix("inputs/") for node in self.dag for key in node[1]}
+        self.given = tuple(name for name in GIVEN if name in keys)
 
     def _check(self) -> tuple[dict[str, int], int]:
         """Checks the wiring; returns the network outputs that it takes, with their sizes, and the lag of the signal."""
@@ -139,7 +144,7 @@ class ProcessorGroup(ddsp.processors.ProcessorGroup):
                     if source not in lags:
                         raise ValueError(f"ProcessorGroup: '{name}' takes '{key}', but no processor before it has it.")
                     signal_lags.add(lags[source])
-                elif key != F0:
+                elif key not in GIVEN:
                     raise ValueError(
                         f"ProcessorGroup: '{name}' takes '{key}' as {argument}, which is not among its parameters."
                     )
@@ -197,8 +202,8 @@ class ProcessorGroup(ddsp.processors.ProcessorGroup):
         """Runs both graphs over one block.
 
         Args:
-            inputs: Network outputs and `f0_hz` by name, `[batch * voices, n_frames, …]`; the voices of a piece follow
-                each other.
+            inputs: Network outputs and what is `given` by name, `[batch * voices, n_frames, …]`; the voices of a piece
+                follow each other.
             state: Of the block before.
             voices: Voices of each piece.
             audible: 1 or 0 for each voice, float32 `[batch * voices]`: the sum leaves out those at 0.

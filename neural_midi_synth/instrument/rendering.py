@@ -13,7 +13,6 @@ import tensorflow as tf
 
 from neural_midi_synth.errors import DataError
 from neural_midi_synth.instrument.controls import COLUMNS, Score
-from neural_midi_synth.instrument.processors import F0
 from neural_midi_synth.instrument.recurrent import State
 from neural_midi_synth.midi.pieces import Piece, Voice
 from neural_midi_synth.midi.standard_midi_file import best_part, read_parts
@@ -173,7 +172,7 @@ def block_functions(instrument: Instrument) -> Sequence[Callable[..., Any]]:
         specs = state_specs(instrument)
         of_group = specs.pop("processor_group")
         rows = {name: tf.TensorSpec([None, None, n], tf.float64) for name, n in COLUMNS.items()}
-        sizes = {**dict(instrument.decoder.outputs), F0: 1}
+        sizes = {**dict(instrument.decoder.outputs), **dict.fromkeys(instrument.processor_group.given, 1)}
         parameters = {name: tf.TensorSpec([None, None, size], tf.float32) for name, size in sizes.items()}
         return (
             tf.function(decode).get_concrete_function(rows, tf.TensorSpec([2], tf.int64), specs),
