@@ -32,7 +32,7 @@ _CHANNELS = {
     "gate": Channel(0.0, 1.0, "", "1 while a note lasts, else 0"),
     "distance_from_onset": Channel(0.0, _DAY, "s", "since the note began, 0 when none lasts"),
     "distance_to_offset": Channel(0.0, _DAY, "s", "until the note ends, 0 when none lasts"),
-    "onset": Channel(-1.0, 1.0, "hops", "where a note began in the hop before the frame, in 4096ths; -1 where none did"),
+    "onset": Channel(-1.0, 1.0, "hops", "where a note began in the hop before the frame; -1 where none did"),
     "distance_from_offset": Channel(0.0, _DAY, "s", "since the note ended, 0 while one lasts; 100 before the first"),
 }
 

@@ -21,7 +21,6 @@ from neural_midi_synth.errors import DataError
 from neural_midi_synth.exporting.channels import channel_facts
 from neural_midi_synth.exporting.saved_model import flat_state, nested_state
 from neural_midi_synth.instrument import noise
-from neural_midi_synth.instrument.controls import ONSET_STEPS
 from neural_midi_synth.instrument.harmonic import Harmonic
 from neural_midi_synth.instrument.instrument import Instrument
 from neural_midi_synth.instrument.noise import FilteredNoise, Filters
@@ -191,15 +190,14 @@ class _Oscillators(Oscillators):
             return sum(digit * round(factor * 2.0**-shift) for digit, shift in zip(digits, (0, 14, 28)))
 
         step = 2.0**64 / self._sample_rate
+        halves = times(step / 2.0)
         sounds = tf.cast(hz[:, :-1] > 0.0, tf.int64)
         changes = times(step / (8 * self._hop))
         counted = (changes[:, 1:] - changes[:, :-1]) * (doubled * (doubled + 2))
         if onset is not None:
-            jump = times(step / ONSET_STEPS)
-            place = tf.cast(tf.round(onset * ONSET_STEPS), tf.int64)
-            since = tf.maximum((doubled + 2) * (ONSET_STEPS // 2) - place * self._hop, 0)
-            counted = tf.where(onset < 0.0, counted, (jump[:, 1:] - jump[:, :-1]) * since)
-        return times(step / 2.0)[:, :-1] * (doubled + 2) + counted * sounds
+            since = tf.maximum(doubled + 2 - 2 * tf.cast(self.jumps(onset), tf.int64), 0)
+            counted = tf.where(onset < 0.0, counted, (halves[:, 1:] - halves[:, :-1]) * since)
+        return halves[:, :-1] * (doubled + 2) + counted * sounds
 
 
 def _harmonic(processor: Harmonic, controls: dict[str, tf.Tensor], state: State) -> tuple[tf.Tensor, State]:

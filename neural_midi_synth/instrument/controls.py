@@ -42,8 +42,6 @@ _ONSET = "onset"
 ATTACK = 1.0 / 16.0
 """Share of a hop in which a note rises, where it begins to the sample. One that begins later than that before a frame
 takes effect at the frame after, a little late, so that the rise never goes over a frame."""
-ONSET_STEPS = 4096
-"""Steps of a hop in which onsets are told, so that phases can be counted in whole numbers."""
 # An event goes to the nearest frame, and one exactly between two frames to the later one: a half is added, then the
 # fraction dropped. Such times are common in music (at 125 frames a second, half a second is one). A time that came as
 # float32 may be too early, by up to a 64th of a frame within a quarter of an hour; so as much more is added.
@@ -218,7 +216,6 @@ class Controls:
             hops = begins * self.frame_rate
             since_onset = tf.where(gate, tf.cast(frames, tf.float64) - hops, 0.0) / self.frame_rate
             within = tf.clip_by_value(hops - tf.cast(onset - 1, tf.float64), 0.0, 1.0 - ATTACK)
-            within = tf.round(within * ONSET_STEPS) / ONSET_STEPS
             begins_at = tf.where(known & (frames == onset), within, begins_at)
         pitch = tf.where(known, pitch, self.default_pitch) + tf.where(bent, bend, 0.0)
         return {

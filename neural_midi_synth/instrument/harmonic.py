@@ -170,7 +170,7 @@ class Harmonic(ddsp.synths.Harmonic):
         if inharmonicity is not None:
             above, deviation = oscillators.bank_phases(deviation_hz, deviation, onset)
             phases += above
-        signal = oscillators.play(phases, f0_hz * self._orders + deviation_hz, harmonics, self._rise(onset))
+        signal = oscillators.play(phases, f0_hz * self._orders + deviation_hz, harmonics, self._rise(onset), onset)
         return signal, {
             "phase": last_phase,
             "deviation": deviation,

@@ -15,7 +15,7 @@ CYCLE = 2**32
 """Steps of a phase in one cycle."""
 
 # Coefficients of the polynomial in `_sine`, the highest power first.
-_SINE = (12.235930442810059, -38.12417984008789, 67.04401397705078, -64.83468629928688, 25.13273048400879)
+_SINE = (12.235930442810059, -38.12417984008789, 67.04401397705078, -64.83468627929688, 25.13273048400879)
 _FOR_XLA = contextvars.ContextVar("for_xla", default=False)
 
 
@@ -49,9 +49,13 @@ class Oscillators:
         self._hop = hop
         self._sample_rate = sample_rate
         # 2 hop / n + n sines for pieces of n samples: fewest at the root of 2 hop.
-        half = min(range(1, max(hop // 2, 1) + 1), key=lambda half: (-(-hop // (2 * half)) + half, half))
+        half = min(range(1, max(hop // 2, 1) + 1), key=lambda half: (-(-hop // (2 * half)) + half, -half))
         self._offsets = (np.arange(half) + 0.5).astype(np.float32)
         self.middles = np.arange(-(-hop // (2 * half))) * (2.0 * half) + half - 0.5
+        self._padded_hop = 2 * half * len(self.middles)
+        # Of the later frame's frequency, on the way from a middle to a sample: what it is halfway between them.
+        samples = np.arange(self._padded_hop).reshape([-1, 2 * half])
+        self._share_of_frequency = ((0.5 * (samples + self.middles[:, np.newaxis]) + 0.5) / hop).astype(np.float32)
 
     def phases(self, f0_hz: tf.Tensor, phase: tf.Tensor, onset: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
         """Phase at the middle of each piece.
@@ -100,9 +104,14 @@ class Oscillators:
         middles = (self.middles + 1.0).astype(np.float32)[:, np.newaxis]
         at_middles = tf.constant(self._gradual(self.middles), tf.float32)
         if onset is not None:
-            jumped = tf.maximum(middles[:, 0] - onset * self._hop, 0.0)
+            jumped = tf.maximum(middles[:, 0] - self.jumps(onset), 0.0)
             at_middles = tf.where(onset < 0.0, at_middles, jumped)
         return begin * middles + change * at_middles[..., tf.newaxis]
+
+    def jumps(self, onset: tf.Tensor) -> tf.Tensor:
+        """Samples of the hop before pitch and phase are the new note's: they change with the piece it begins in."""
+        size = 2 * len(self._offsets)
+        return tf.floor(onset * (self._hop / size)) * size
 
     def _gradual(self, samples: np.ndarray) -> np.ndarray:
         """For how many samples the next frame's frequency has counted where it comes gradually."""
@@ -113,41 +122,72 @@ class Oscillators:
         samples = np.append(self.middles, self._hop - 1.0)
         counted = tf.constant(self._gradual(samples)[np.newaxis, np.newaxis])
         if onset is not None:
-            onset = tf.cast(onset, tf.float64)
-            counted = tf.where(onset < 0.0, counted, tf.maximum(samples + 1.0 - onset * self._hop, 0.0))
+            jumps = tf.cast(self.jumps(onset), tf.float64)
+            counted = tf.where(onset < 0.0, counted, tf.maximum(samples + 1.0 - jumps, 0.0))
         return counted[..., :-1], counted[..., -1:]
 
-    def play(self, phases: tf.Tensor, frequencies: tf.Tensor, amplitudes: tf.Tensor, rise: tf.Tensor) -> tf.Tensor:
+    def play(
+        self,
+        phases: tf.Tensor,
+        frequencies: tf.Tensor,
+        amplitudes: tf.Tensor,
+        rise: tf.Tensor,
+        onset: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         """Plays the bank from each frame to the next.
 
-        Around the middles each of two frames plays at its own frequency, one falling while the other rises, so that
-        a glide is not cut into steps.
+        The amplitudes of the earlier frame fall while those of the later rise. Both play, around the middles, at the
+        earlier frequency; where the pitch glides, they get of what the change to the later one makes the share that is
+        due there.
 
         Args:
             phases: At the middles, cycles, `[batch, n_frames, pieces, n]`.
             frequencies: Hz, `[batch, n_frames + 1, n]`.
             amplitudes: `[batch, n_frames + 1, n]`.
-            rise: Share of the later frame at each sample, `[hop]` or `[batch, n_frames, hop]`.
+            rise: Share of the later frame's amplitude at each sample, `[hop]` or `[batch, n_frames, hop]`.
+            onset: As for `phases`.
 
         Returns:
             `[batch, n_frames * hop]`.
         """
-        batch, n_frames, pieces = tf.unstack(tf.shape(phases)[:3])
+        batch, n_frames = tf.unstack(tf.shape(phases)[:2])
         turned = (frequencies / self._sample_rate)[:, :, tf.newaxis] * self._offsets[:, np.newaxis]
-        amplitudes = amplitudes[:, :, tf.newaxis]
+        rise = self._in_pieces(rise)
+        share: tf.Tensor = tf.constant(self._share_of_frequency)
+        if onset is not None:
+            share = tf.where(onset[..., tf.newaxis] < 0.0, share, rise)
+        sines, cosines = _sine(phases), _sine(phases + 0.25)
+        of_sines, of_cosines = _with_change(_sine(turned + 0.25)), _with_change(_sine(turned))
 
-        def summed(sines: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-            both = tf.concat([weights[:, :-1], weights[:, 1:]], axis=2)
-            sums = tf.matmul(sines, both, transpose_b=True)
-            return tf.reshape(sums, [batch, n_frames, pieces, 2, len(self._offsets)])
+        def played(amplitude: tf.Tensor) -> tf.Tensor:
+            # Several small products: of one large one Eigen makes more work.
+            weighted = amplitude * sines, amplitude * cosines
+            of_begin, change = (
+                _forth_and_back(*(tf.matmul(each, of, transpose_b=True) for each, of in zip(weighted, both)))
+                for both in zip(of_sines, of_cosines)
+            )
+            return of_begin + share * change
 
-        even = summed(_sine(phases), amplitudes * _sine(turned + 0.25))
-        odd = summed(_sine(phases + 0.25), amplitudes * _sine(turned))
-        samples = tf.concat([tf.reverse(even - odd, [-1]), even + odd], axis=-1)
-        falling, rising = (tf.reshape(each, [batch, n_frames, -1]) for each in tf.unstack(samples, axis=3))
-        if falling.shape[-1] != self._hop:
-            falling, rising = falling[..., : self._hop], rising[..., : self._hop]
-        return tf.reshape(falling + rise * (rising - falling), [batch, -1])
+        falling, rising = played(amplitudes[:, :-1, tf.newaxis]), played(amplitudes[:, 1:, tf.newaxis])
+        signal = tf.reshape(falling + rise * (rising - falling), [batch, n_frames, self._padded_hop])
+        return tf.reshape(signal if self._padded_hop == self._hop else signal[..., : self._hop], [batch, -1])
+
+    def _in_pieces(self, samples: tf.Tensor) -> tf.Tensor:
+        """Cuts samples of hops, `[…, hop]`, into pieces: `[…, pieces, samples of a piece]`."""
+        missing = self._padded_hop - self._hop
+        if missing:
+            samples = tf.pad(samples, [[0, 0]] * (len(samples.shape) - 1) + [[0, missing]])
+        return tf.reshape(samples, tf.concat([tf.shape(samples)[:-1], [len(self.middles), -1]], axis=0))
+
+
+def _with_change(of_frames: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Of each hop what the earlier frame has, and how much more the later one has: `[batch, n_frames, …]`."""
+    return of_frames[:, :-1], of_frames[:, 1:] - of_frames[:, :-1]
+
+
+def _forth_and_back(even: tf.Tensor, odd: tf.Tensor) -> tf.Tensor:
+    """Samples after the middles are the sum of the two, samples before them the difference."""
+    return tf.concat([tf.reverse(even - odd, [-1]), even + odd], axis=-1)
 
 
 def _begin_and_change(frequencies: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
