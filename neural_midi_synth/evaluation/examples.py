@@ -6,7 +6,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from neural_midi_synth.errors import DataError
 from neural_midi_synth.files.audio import read_audio
 from neural_midi_synth.midi.pieces import Piece, Voice
 from neural_midi_synth.midi.standard_midi_file import MIDI_SUFFIXES, read_midi
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
 
 # Windows of the test split that follow each other are joined up to this length: longer is nicer to listen to.
 MAX_JOINED_SECONDS = 20.0
@@ -121,16 +124,40 @@ def examples_of_test_split(data_set: str | os.PathLike, sample_rate: int) -> Ite
     """
     import tensorflow_datasets as tfds
 
-    try:
-        builder = tfds.builder_from_directory(str(data_set))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{data_set}: no data set here. Name one with --data_set, or give --midi_dir.") from error
-    built_for = (builder.info.metadata or {}).get("sample_rate", sample_rate)
-    if built_for != sample_rate:
-        raise DataError(f"{data_set}: is at {built_for} Hz, the instrument at {sample_rate} Hz. Give --midi_dir.")
+    builder = data_set_at(data_set, sample_rate)
     if "test" not in builder.info.splits or not builder.info.splits["test"].num_examples:
         raise DataError(f"{builder.data_path}: the test split is empty. Give recordings with --midi_dir.")
     yield from joined_windows(tfds.as_numpy(builder.as_dataset(split="test")), sample_rate)
+
+
+def data_set_at(folder: str | os.PathLike, sample_rate: int) -> tfds.core.DatasetBuilder:
+    """Opens a built data set.
+
+    Args:
+        folder: Its folder.
+        sample_rate: Of the instrument, for which the data set was built.
+
+    Returns:
+        The builder.
+
+    Raises:
+        DataError: There is no such data set, or it is of another sample rate.
+    """
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder_from_directory(str(folder))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder}: no data set here. Name one with --data_set, or give --midi_dir.") from error
+    built_for = (builder.info.metadata or {}).get("sample_rate", sample_rate)
+    if built_for != sample_rate:
+        raise DataError(f"{folder}: is at {built_for} Hz, the instrument at {sample_rate} Hz. Give --midi_dir.")
+    return builder
+
+
+def piece_of_window(window: Mapping[str, Any]) -> Piece:
+    """Returns what is played in a window of a data set, times relative to its beginning."""
+    return _join([window]).piece
 
 
 def joined_windows(windows: Iterable[Mapping[str, Any]], sample_rate: int) -> Iterator[Example]:
