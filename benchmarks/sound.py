@@ -90,8 +90,12 @@ def rows(now: Mapping[str, Any], last: Mapping[str, Any] | None) -> Iterator[tup
     for name, of in NOTE_MEASURES.items():
         ours, before = ((table or {}).get("notes", {}).get("measures", {}).get(name, {}) for table in (now, last))
         texts = [of.text(ours.get(key)) for key in ("median", "p90", "player_median")]
-        yield of.title, *texts, _times(ours.get("multiple")), of.text(before.get("median")), _times(
-            before.get("multiple")
+        yield (
+            of.title,
+            *texts,
+            _times(ours.get("multiple")),
+            of.text(before.get("median")),
+            _times(before.get("multiple")),
         )
     for name, title, unit in (
         ("stretch_cents", "Stretch itself", " cents"),
@@ -100,9 +104,15 @@ def rows(now: Mapping[str, Any], last: Mapping[str, Any] | None) -> Iterator[tup
         ("rise_later_ms", "Rises later by", " ms"),
     ):
         ours, before = ((table or {}).get("notes", {}).get(name) for table in (now, last))
-        yield title, _plain(ours, "instrument", unit), "", _plain(ours, "recording", unit), "", _plain(
-            before, "instrument", unit
-        ), ""
+        yield (
+            title,
+            _plain(ours, "instrument", unit),
+            "",
+            _plain(ours, "recording", unit),
+            "",
+            _plain(before, "instrument", unit),
+            "",
+        )
 
 
 def _plain(value: Any, key: str, unit: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -155,9 +155,29 @@ def data_set_at(folder: str | os.PathLike, sample_rate: int) -> tfds.core.Datase
     return builder
 
 
-def piece_of_window(window: Mapping[str, Any]) -> Piece:
-    """Returns what is played in a window of a data set, times relative to its beginning."""
-    return _join([window]).piece
+def pieces_of_takes(folder: str | os.PathLike, sample_rate: int) -> list[Piece]:
+    """Returns what is played in the training split of a built data set, a piece for each take.
+
+    Args:
+        folder: Of the data set.
+        sample_rate: Of the instrument.
+
+    Raises:
+        DataError: There is no such data set, or it is of another sample rate.
+    """
+    import tensorflow_datasets as tfds
+
+    wanted = ("take", "start", "pitch_shift", *_EVENTS, *(name for _, name in _EVENTS.values()))
+    windows = (
+        data_set_at(folder, sample_rate)
+        .as_dataset(split="train")
+        .map(lambda window: {name: window[name] for name in wanted})
+    )
+    of_takes: dict[bytes, list[Mapping[str, Any]]] = {}
+    for window in tfds.as_numpy(windows):
+        if not window["pitch_shift"]:
+            of_takes.setdefault(window["take"], []).append(window)
+    return [piece_of(windows) for _, windows in sorted(of_takes.items())]
 
 
 def joined_windows(windows: Iterable[Mapping[str, Any]], sample_rate: int) -> Iterator[Example]:
@@ -196,9 +216,28 @@ def _recorded(window: Mapping[str, Any]) -> np.ndarray:
 
 
 def _join(run: list[Mapping[str, Any]]) -> Example:
-    """Makes one example of adjoining windows; what two windows both tell of is taken once."""
+    """Makes one example of adjoining windows."""
     take, first = run[0]["take"], float(run[0]["start"])
     take = take.decode() if isinstance(take, bytes) else str(take)
+    minutes, seconds = divmod(first, 60.0)
+    return Example(
+        name=f"{take} {int(minutes)}:{seconds:04.1f}",
+        piece=piece_of(run),
+        reference=np.concatenate([_recorded(window) for window in run]),
+        is_excerpt=True,
+    )
+
+
+def piece_of(run: Sequence[Mapping[str, Any]]) -> Piece:
+    """Returns what is played in windows of one take; what several of them tell of is taken once.
+
+    Args:
+        run: Windows of a data set as `joined_windows` takes them, one at least.
+
+    Returns:
+        The piece, times relative to the beginning of the first window.
+    """
+    first = float(run[0]["start"])
     n_voices = 1 + max(int(max(window.get(name, ()), default=0)) for window in run for _, name in _EVENTS.values())
     voices: list[dict[str, list[np.ndarray]]] = [{kind: [] for kind in _EVENTS} for _ in range(n_voices)]
     for kind, (n_times, name_of_voices) in _EVENTS.items():
@@ -212,10 +251,4 @@ def _join(run: list[Mapping[str, Any]]) -> Example:
                 if key not in known:
                     known.add(key)
                     voices[voice][kind].append(event)
-    minutes, seconds = divmod(first, 60.0)
-    return Example(
-        name=f"{take} {int(minutes)}:{seconds:04.1f}",
-        piece=Piece(tuple(Voice(**{kind: np.array(events) for kind, events in voice.items()}) for voice in voices)),
-        reference=np.concatenate([_recorded(window) for window in run]),
-        is_excerpt=True,
-    )
+    return Piece(tuple(Voice(**{kind: np.array(events) for kind, events in voice.items()}) for voice in voices))

@@ -17,6 +17,8 @@ from neural_midi_synth.evaluation.renditions import Notes, notes_of, renditions_
 FEWEST_PAIRS = 5
 """Of fewer notes that are played twice, nothing is concluded."""
 
+_COVERED_RISE = -5.0  # ms: a clip that is loud before this begins with the note before.
+
 
 @dataclasses.dataclass(frozen=True)
 class NoteMeasure:
@@ -44,9 +46,7 @@ class NoteMeasure:
 
 
 NOTE_MEASURES = {
-    "log_mel": NoteMeasure(
-        "Tone", " dB", 1, 0.5, 3.0, "Log-mel difference over the note, as for whole examples."
-    ),
+    "log_mel": NoteMeasure("Tone", " dB", 1, 0.5, 3.0, "Log-mel difference over the note, as for whole examples."),
     "envelope": NoteMeasure(
         "Loudness", " dB", 1, 0.3, 1.0, "Envelope difference over the note, as for whole examples."
     ),
@@ -102,25 +102,28 @@ class Likeness:
     Attributes:
         instrument: What `compare_notes` gives for the recording and the instrument, of n notes.
         player: The same for the recording and the player's nearest other rendition; NaN for notes that have none.
+        beside_player: As `instrument`, of just those notes and stretches of them that `player` has.
         notes: What notes these are, one `Notes` for each example.
         from_takes: Whether the other renditions are from the takes, not from the examples themselves.
     """
 
     instrument: Mapping[str, np.ndarray]
     player: Mapping[str, np.ndarray]
+    beside_player: Mapping[str, np.ndarray]
     notes: Sequence[Notes]
     from_takes: bool
 
     def facts(self) -> dict[str, Any]:
         """Returns the figures as JSON has them: `notes`, `played_twice`, `from_takes` and `measures`.
 
-        Of each measure there are `median` and `p90` of the instrument, `player_median` and `player_p90` of the player,
-        both over notes played twice, and `multiple`, the instrument's median as a multiple of the player's on the very
-        same notes. `flux_share` is the movement of the instrument as a share of the recording's; `stretch_cents` and
-        `decay_seconds` (to fall by 60 dB) are told of both, as `instrument` and `recording`, median and 90 %.
+        Of each measure there are `median` and `p90` of the instrument over all notes, `player_median` and `player_p90`
+        of the player over the notes he plays twice, and `multiple`, the instrument's median as a multiple of the
+        player's over just the same notes, cut alike. `flux_share` is the movement of the instrument as a share of the
+        recording's; `stretch_cents` and `decay_seconds` (to fall by 60 dB) are told of both, as `instrument` and
+        `recording`.
         """
-        ours, theirs = distances(self.instrument), distances(self.player)
-        measures = {name: _figures(ours[name], theirs[name], of) for name, of in NOTE_MEASURES.items()}
+        ours, theirs, beside = map(distances, (self.instrument, self.player, self.beside_player))
+        measures = {name: _figures(ours[name], theirs[name], beside[name], of) for name, of in NOTE_MEASURES.items()}
         measured = self.instrument
         twice = int(np.isfinite(theirs["log_mel"]).sum())
         return {
@@ -129,7 +132,7 @@ class Likeness:
             "from_takes": self.from_takes,
             "measures": measures,
             "flux_share": _number(_median(measured["flux"])),
-            "rise_later_ms": _number(_median(measured["rise"])),
+            "rise_later_ms": _number(_median(measured["rise"] - measured["reference_rise"])),
             "stretch_cents": {
                 "instrument": _median_and_90(measured["stretch"]),
                 "recording": _median_and_90(measured["reference_stretch"]),
@@ -158,27 +161,32 @@ def likeness(
         takes: Folder of the data set that has the player's takes; unless given, other renditions of notes are looked
             for in the recordings of the examples themselves.
     """
-    pairs = [(example, sound) for example, sound in zip(examples, renderings, strict=True) if example.reference is not None]
+    pairs = [
+        (example, sound) for example, sound in zip(examples, renderings, strict=True) if example.reference is not None
+    ]
     examples = [example for example, _ in pairs]
     notes = [notes_of(each.piece, len(each.reference) / sample_rate, styles) for each in examples]
     if takes is None:
         renditions = renditions_among(examples, notes, sample_rate)
     else:
         renditions = renditions_in(takes, notes, sample_rate, styles)
-    instrument, player = [], []
+    instrument, player, beside = [], [], []
     for (example, rendering), found, twice in zip(pairs, notes, renditions):
         n_samples = len(example.reference)
         rendering = np.pad(rendering, (0, max(0, n_samples - len(rendering))))[:n_samples]
-        recorded, pitches = found.clips(example.reference, sample_rate), found.lone_pitches
-        instrument.append(compare_notes(recorded, found.clips(rendering, sample_rate), pitches, sample_rate))
-        player.append(_with_nan(recorded, twice.clips, pitches, sample_rate))
-    return Likeness(_joined(instrument), _joined(player), notes, takes is not None)
+        recorded, played = (found.clips(sound, sample_rate) for sound in (example.reference, rendering))
+        pitches = found.lone_pitches
+        instrument.append(compare_notes(recorded, played, pitches, sample_rate))
+        player.append(_clear(_compare_some(recorded, twice.clips, pitches, sample_rate)))
+        cut = [None if other is None else clip[: len(other)] for clip, other in zip(played, twice.clips)]
+        beside.append(_compare_some(recorded, cut, pitches, sample_rate))
+    return Likeness(_joined(instrument), _joined(player), _joined(beside), notes, takes is not None)
 
 
 def distances(measured: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns how far two renditions of each of n notes are apart, in the unit of each of `NOTE_MEASURES`, `[n]`."""
     apart = {name: measured[name] for name in ("log_mel", "envelope", "click")}
-    apart["rise"] = np.abs(measured["rise"])
+    apart["rise"] = np.abs(measured["rise"] - measured["reference_rise"])
     with np.errstate(divide="ignore"):
         apart["flux"] = 100.0 * np.expm1(np.abs(np.log(measured["flux"])))
     apart["stretch"] = _row_medians(np.abs(measured["stretch"] - measured["reference_stretch"]))
@@ -186,19 +194,25 @@ def distances(measured: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return apart
 
 
-def _with_nan(
+def _compare_some(
     recorded: Sequence[np.ndarray], others: Sequence[np.ndarray | None], pitches: np.ndarray, sample_rate: int
 ) -> dict[str, np.ndarray]:
-    """Compares the notes that have another rendition; the numbers of the others are NaN."""
-    twice = [index for index, other in enumerate(others) if other is not None]
+    """Compares the notes that have another clip; the numbers of the rest are NaN."""
+    some = [index for index, other in enumerate(others) if other is not None]
     measured = compare_notes(
-        [recorded[index] for index in twice], [others[index] for index in twice], pitches[twice], sample_rate
+        [recorded[index] for index in some], [others[index] for index in some], pitches[some], sample_rate
     )
     filled = {}
     for name, values in measured.items():
         filled[name] = np.full([len(recorded), *values.shape[1:]], np.nan)
-        filled[name][twice] = values
+        filled[name][some] = values
     return filled
+
+
+def _clear(measured: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Takes the attacks away that a note before them covers: in two renditions it is another note."""
+    covered = ~(np.minimum(measured["rise"], measured["reference_rise"]) > _COVERED_RISE)
+    return measured | {name: np.where(covered, np.nan, measured[name]) for name in ("rise", "click")}
 
 
 def _joined(measured: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -206,14 +220,14 @@ def _joined(measured: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarra
     return {name: np.concatenate([each[name] for each in measured]) for name in measured[0]}
 
 
-def _figures(ours: np.ndarray, theirs: np.ndarray, measure: NoteMeasure) -> dict[str, float | None]:
+def _figures(ours: np.ndarray, theirs: np.ndarray, beside: np.ndarray, measure: NoteMeasure) -> dict[str, float | None]:
     figures = {"median": _median(ours), "p90": _percentile(ours, 90)}
-    both = np.isfinite(ours) & np.isfinite(theirs)
+    both = np.isfinite(beside) & np.isfinite(theirs)
     if both.sum() < FEWEST_PAIRS:
         return {name: _number(value) for name, value in figures.items()}
     figures |= {"player_median": _median(theirs[both]), "player_p90": _percentile(theirs[both], 90)}
     least = measure.resolution
-    figures["multiple"] = max(_median(ours[both]), least) / max(_median(theirs[both]), least)
+    figures["multiple"] = max(_median(beside[both]), least) / max(_median(theirs[both]), least)
     return {name: _number(value) for name, value in figures.items()}
 
 

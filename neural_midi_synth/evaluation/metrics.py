@@ -7,8 +7,12 @@ zeros: sound that is missing and sound that is too much both count.
 from __future__ import annotations
 
 import functools
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 # Multi-scale spectral loss, as ddsp's SpectralLoss(mag_weight=1, logmag_weight=1).
 FFT_SIZES = (2048, 1024, 512, 256, 128, 64)
@@ -121,11 +125,18 @@ def mel_spectrogram(samples: np.ndarray, sample_rate: int, n_bands: int = MEL_BA
     import librosa
 
     n_fft = _window_size(sample_rate)
-    power = librosa.feature.melspectrogram(
-        y=_at_least(n_fft, samples), sr=sample_rate, n_fft=n_fft, hop_length=n_fft // 4, n_mels=n_bands, norm=None
-    )
+    power = np.abs(librosa.stft(_at_least(n_fft, samples), n_fft=n_fft, hop_length=n_fft // 4)) ** 2
     full_scale = (n_fft / 4) ** 2  # A sine of amplitude 1 under a Hann window, in its own bin.
-    return 10.0 * np.log10(np.maximum(power / full_scale, 1e-20))
+    return 10.0 * np.log10(np.maximum(mel_filters(sample_rate, n_fft, n_bands) @ power / full_scale, 1e-20))
+
+
+@functools.lru_cache
+def mel_filters(sample_rate: int, n_fft: int, n_bands: int, norm: str | None = None) -> sparse.csr_array:
+    """Returns librosa's mel filters, float32 `[n_bands, n_fft / 2 + 1]`: sparse, since few of their values are not 0."""
+    import librosa
+    from scipy import sparse
+
+    return sparse.csr_array(librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=n_bands, norm=norm))
 
 
 def envelope_difference(reference: np.ndarray, rendering: np.ndarray, sample_rate: int) -> float:

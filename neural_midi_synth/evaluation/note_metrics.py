@@ -7,13 +7,12 @@ with the note; of two clips the longer one is cut to the length of the other. Nu
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from neural_midi_synth.evaluation.metrics import envelope_difference, log_mel_difference
+from neural_midi_synth.evaluation.metrics import envelope_difference, log_mel_difference, mel_filters
 
 LEAD_SECONDS = 0.01
 RISE_SECONDS = 0.15  # The peak that a rise is measured by lies within this time from the onset.
@@ -25,7 +24,9 @@ PARTIALS = tuple(range(6, 17))
 _PARTIAL_CENTS = (-60.0, 90.0)  # Where a partial is looked for, from a multiple of the pitch.
 FLUX_BANDS = 40
 DECAY_EDGES_HZ = (0.0, 250.0, 500.0, 1000.0, 2000.0, 4000.0, 8000.0, 16000.0)
-DECAY_RANGE_DB = 50.0  # Below the loudest moment of the loudest band by more than this, hiss is heard in place of a note.
+DECAY_RANGE_DB = (
+    50.0  # Below the loudest moment of the loudest band by more than this, hiss is heard in place of a note.
+)
 _FEWEST_DECAY_FRAMES = 12  # 0.2 s
 
 
@@ -45,8 +46,8 @@ def compare_notes(
 
     Returns:
         Arrays of float64, NaN where a note does not have the number. `[n]`: `log_mel` and `envelope` (dB, over the
-        note, as in `metrics`), `rise` (ms by which the rendering rises later), `click` (dB), `flux` (the rendering's as
-        a share of the reference's). `[n, 11]`: `stretch` and `reference_stretch` (cents, see `partial_stretch`).
+        note, as in `metrics`), `rise` and `reference_rise` (ms, see `rise_time`), `click` (dB), `flux` (the rendering's
+        as a share of the reference's). `[n, 11]`: `stretch` and `reference_stretch` (cents, see `partial_stretch`).
         `[n, 7]`: `decay` and `reference_decay` (dB/s, see `decay_rates`).
     """
     rows = [
@@ -55,7 +56,7 @@ def compare_notes(
     ]
     shapes = {name: (len(PARTIALS),) for name in ("stretch", "reference_stretch")}
     shapes |= {name: (len(DECAY_EDGES_HZ) - 1,) for name in ("decay", "reference_decay")}
-    names = ("log_mel", "envelope", "rise", "click", "flux", *shapes)
+    names = ("log_mel", "envelope", "rise", "reference_rise", "click", "flux", *shapes)
     return {name: np.array([row[name] for row in rows]).reshape(-1, *shapes.get(name, ())) for name in names}
 
 
@@ -73,7 +74,8 @@ def _compare(reference: np.ndarray, rendering: np.ndarray, pitch: float, sample_
     return {
         "log_mel": log_mel_difference(*played, sample_rate),
         "envelope": envelope_difference(*played, sample_rate),
-        "rise": rises[1] - rises[0],
+        "reference_rise": rises[0],
+        "rise": rises[1],
         "click": click_difference(*played, sample_rate),
         "flux": flux_of_rendering / flux_of_reference if flux_of_reference > 0 else np.nan,
         "reference_stretch": stretches[0],
@@ -170,7 +172,7 @@ def spectral_flux(held: np.ndarray, sample_rate: int) -> float:
     if not held.size:
         return np.nan
     n_fft = sample_rate // 16
-    power = _mel_filters(sample_rate, n_fft) @ _power(held, n_fft, sample_rate // 62)
+    power = mel_filters(sample_rate, n_fft, FLUX_BANDS, "slaney") @ _power(held, n_fft, sample_rate // 62)
     level = 10.0 * np.log10(np.maximum(power, 1e-10))
     return float(np.mean(np.abs(np.diff(np.maximum(level, level.max() - 60.0), n=2))))
 
@@ -201,13 +203,6 @@ def decay_rates(held: Sequence[np.ndarray], sample_rate: int) -> np.ndarray:
     for band in np.flatnonzero(heard.sum(axis=0) >= _FEWEST_DECAY_FRAMES):
         rates[:, band] = np.polyfit(times[heard[:, band]], level[:, heard[:, band], band].T, 1)[0]
     return rates
-
-
-@functools.lru_cache
-def _mel_filters(sample_rate: int, n_fft: int) -> np.ndarray:
-    import librosa
-
-    return librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=FLUX_BANDS)
 
 
 def _power(samples: np.ndarray, n_fft: int, hop: int) -> np.ndarray:

@@ -8,16 +8,19 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from neural_midi_synth.evaluation.examples import Example, data_set_at
-from neural_midi_synth.evaluation.note_metrics import LEAD_SECONDS
+from neural_midi_synth.evaluation.examples import Example, data_set_at, piece_of
+from neural_midi_synth.evaluation.note_metrics import HELD_SECONDS, LEAD_SECONDS
 from neural_midi_synth.midi.pieces import Piece, Voice, in_force
 
 # Two notes are the same note played twice if they have the same pitch, others that sound with them have the same
-# pitches, and they differ by no more than this. Units: velocity and values of styles of 127, octaves of length.
+# pitches, both set in on a silent string or both on one that sounds, and they differ by no more than this. Units:
+# velocity and values of styles of 127, octaves of length. Notes with a held part may differ in length by more, since
+# clips are cut to one length before they are compared.
 NEAR_VELOCITY = 8.0
 NEAR_STYLE = 16.0
 NEAR_LENGTH = 0.6
 
+_RINGING = 0.05  # s: so long a string may still sound after a note.
 _EARLIEST = 0.03  # s: notes that begin a clip, or an excerpt, may have been cut.
 _SHORTEST = 0.03  # s: what overlaps less does not sound together.
 
@@ -32,6 +35,7 @@ class Notes:
         velocities: `[n]`, 1 to 127.
         styles: `[n, m]`, values of the instrument's styles at the onset, 0 to 127.
         together: Pitches of the notes of other voices that sound meanwhile, in order, a tuple for each note.
+        follows: `[n]` bool: whether a note of the same voice ended less than 50 ms before, or lasts still.
         steady: `[n]` bool: whether the pitch is not bent while the note lasts.
     """
 
@@ -40,6 +44,7 @@ class Notes:
     velocities: np.ndarray
     styles: np.ndarray
     together: tuple[tuple[int, ...], ...]
+    follows: np.ndarray
     steady: np.ndarray
 
     def __len__(self) -> int:
@@ -76,13 +81,14 @@ def notes_of(piece: Piece, seconds: float, styles: Mapping[str, int]) -> Notes:
     """
     rows = [_of_voice(piece, index, seconds, list(styles.values())) for index in range(len(piece.voices))]
     rows = sorted((row for of_voice in rows for row in of_voice), key=lambda row: row[0][0])
-    times, pitches, velocities, values, together, steady = zip(*rows) if rows else ((),) * 6
+    times, pitches, velocities, values, together, follows, steady = zip(*rows) if rows else ((),) * 7
     return Notes(
         np.array(times).reshape(-1, 2),
         np.array(pitches, np.float64),
         np.array(velocities, np.float64),
         np.array(values, np.float64).reshape(len(rows), len(styles)),
         tuple(together),
+        np.array(follows, bool),
         np.array(steady, bool),
     )
 
@@ -92,7 +98,9 @@ def _of_voice(piece: Piece, index: int, seconds: float, numbers: Sequence[int]) 
     voice, rows = piece.voices[index], []
     others = [other.notes for i, other in enumerate(piece.voices) if i != index]
     others = np.concatenate(others) if others else np.zeros([0, 4])
+    before = -np.inf
     for start, end, pitch, velocity in voice.notes:
+        follows, before = start - before < _RINGING, max(before, end)
         end = min(end, seconds)
         if start < _EARLIEST or end - start < _SHORTEST:
             continue
@@ -100,7 +108,7 @@ def _of_voice(piece: Piece, index: int, seconds: float, numbers: Sequence[int]) 
         bend, steady = _bend(voice, start, end)
         values = [_value(voice, number, start) for number in numbers]
         sounding = tuple(sorted(np.round(others[meanwhile, 2]).astype(int).tolist()))
-        rows.append(((start, end), pitch + bend, velocity, values, sounding, steady))
+        rows.append(((start, end), pitch + bend, velocity, values, sounding, follows, steady))
     return rows
 
 
@@ -161,12 +169,15 @@ class Renditions:
 
 def differences(notes: Notes, others: Notes) -> np.ndarray:
     """Returns how much each of n notes differs from each of m others, `[n, m]`; infinite where it is another note."""
+    octaves = np.abs(np.log2(notes.lengths[:, np.newaxis] / others.lengths))
+    held = (notes.lengths >= HELD_SECONDS)[:, np.newaxis] & (others.lengths >= HELD_SECONDS)
     apart = [
         np.abs(notes.velocities[:, np.newaxis] - others.velocities) / NEAR_VELOCITY,
-        np.abs(np.log2(notes.lengths[:, np.newaxis] / others.lengths)) / NEAR_LENGTH,
+        np.where(held, np.minimum(octaves, NEAR_LENGTH), octaves) / NEAR_LENGTH,
         *(np.abs(ours[:, np.newaxis] - theirs) / NEAR_STYLE for ours, theirs in zip(notes.styles.T, others.styles.T)),
     ]
     same = np.abs(notes.pitches[:, np.newaxis] - others.pitches) < 0.05
+    same &= notes.follows[:, np.newaxis] == others.follows
     same &= notes.steady[:, np.newaxis] & others.steady
     same &= np.array([[ours == theirs for theirs in others.together] for ours in notes.together]).reshape(same.shape)
     return np.where(same & np.all(np.array(apart) <= 1.0, axis=0), np.sum(apart, axis=0), np.inf)
@@ -191,23 +202,19 @@ def renditions_in(
     """
     import tensorflow_datasets as tfds
 
-    from neural_midi_synth.evaluation.examples import piece_of_window
-
     builder = data_set_at(folder, sample_rate)
     renditions = [Renditions(each) for each in notes]
     for window in tfds.as_numpy(builder.as_dataset(split="train")):
         if window["pitch_shift"]:
             continue
         samples = window["audio"][: window["n_samples"]]
-        found = notes_of(piece_of_window(window), len(samples) / sample_rate, styles)
+        found = notes_of(piece_of([window]), len(samples) / sample_rate, styles)
         for each in renditions:
             each.look_in(found, samples, sample_rate)
     return renditions
 
 
-def renditions_among(
-    examples: Sequence[Example], notes: Sequence[Notes], sample_rate: int
-) -> list[Renditions]:
+def renditions_among(examples: Sequence[Example], notes: Sequence[Notes], sample_rate: int) -> list[Renditions]:
     """Looks for other renditions of notes in the recordings of the examples themselves.
 
     Args:
