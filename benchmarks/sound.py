@@ -23,7 +23,7 @@ from neural_midi_synth import configs, environment
 from neural_midi_synth.errors import DataError
 
 OUT = pathlib.Path(__file__).resolve().parents[1] / "out" / "sound"
-TABLE = "last.json"
+TABLES = "tables.json"
 _COLUMNS = ("measure", "instrument", "90 %", "the player", "multiple", "last", "last multiple")
 
 
@@ -59,11 +59,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     examples = pathlib.Path(options.examples or takes / "examples")
     folder = out / options.name
     files = [configs.find(name) for name in options.gin_file or [DEFAULT_CONFIG]]
-    facts: dict[str, Any] = {"name": options.name, "examples": str(examples.resolve())}
+    facts: dict[str, Any] = {"name": options.name, "measured_on": str(examples.resolve())}
     if options.instrument:
         instrument = load(options.instrument)
-        configure([pathlib.Path(options.instrument) / "operative_config.gin"], skip_unknown=True)
-        builder = midi_audio.build(takes, out / "data", sample_rate=instrument.sample_rate)
+        builder = midi_audio.build(takes, out / "data")  # As gin has it now: as the instrument was trained.
     else:
         params = [*options.gin_param, *([f"nms.train.steps = {options.steps}"] if options.steps else [])]
         configure(files, params)
@@ -71,10 +70,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         shutil.rmtree(folder, ignore_errors=True)
         begun = time.perf_counter()
         train(builder, folder / "instrument", max_minutes=None if options.steps else options.minutes or 10.0)
-        facts["minutes"] = round((time.perf_counter() - begun) / 60.0, 2)
+        facts |= {"minutes": round((time.perf_counter() - begun) / 60.0, 2), "gin": [*map(str, files), *params]}
         instrument = load(folder / "instrument")
     facts["parameters"] = instrument.count_params()
-    played = examples_in(examples, instrument.sample_rate, all_tracks=False)
+    played = examples_in(examples, instrument.sample_rate)
     return facts | evaluate(instrument, played, folder / "report", title=options.name, takes=builder.data_dir)
 
 
@@ -140,10 +139,12 @@ def main(words: list[str] | None = None) -> None:
     """Measures, prints the table, and keeps it."""
     options = arguments(words)
     options.name = options.name or time.strftime("%Y-%m-%d_%H-%M-%S")
-    kept = pathlib.Path(options.out) / TABLE
+    kept = pathlib.Path(options.out) / TABLES
     tables = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
     now = measure(options)
-    of_same = [each for each in tables.values() if each["examples"] == now["examples"] and each["name"] != now["name"]]
+    of_same = [
+        each for each in tables.values() if each["measured_on"] == now["measured_on"] and each["name"] != now["name"]
+    ]
     last = tables[options.last] if options.last else (of_same[-1] if of_same else None)
     print(f"\n{table(now, last)}\n\nlast: {last['name'] if last else 'none'}")
     tables.pop(options.name, None)

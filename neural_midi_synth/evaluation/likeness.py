@@ -48,14 +48,14 @@ class NoteMeasure:
 NOTE_MEASURES = {
     "log_mel": NoteMeasure("Tone", " dB", 1, 0.5, 3.0, "Log-mel difference over the note, as for whole examples."),
     "envelope": NoteMeasure(
-        "Loudness", " dB", 1, 0.3, 1.0, "Envelope difference over the note, as for whole examples."
+        "Loudness", " dB", 1, 0.3, 0.8, "Envelope difference over the note, as for whole examples."
     ),
     "rise": NoteMeasure(
         "Rise",
         " ms",
         1,
         1.0,
-        2.0,
+        1.0,
         "How much earlier or later the note has risen: the time from its onset until the level over 1 ms is half of "
         "the highest within 150 ms.",
     ),
@@ -71,7 +71,7 @@ NOTE_MEASURES = {
         "Stretch",
         " cents",
         1,
-        1.0,
+        2.0,
         2.0,
         "How far apart partials 6 to 16 of notes of 0.6 s and more are, each measured against multiples of the first. "
         "Those of stiff strings lie above them.",
@@ -81,7 +81,7 @@ NOTE_MEASURES = {
         " %",
         0,
         5.0,
-        20.0,
+        15.0,
         "How much more, or less, the spectrum moves while a note of 0.6 s and more is held, in 40 bands every 16 ms.",
     ),
     "decay": NoteMeasure(
@@ -89,7 +89,7 @@ NOTE_MEASURES = {
         " dB/s",
         1,
         1.0,
-        5.0,
+        3.0,
         "How much faster, or slower, bands an octave wide die away while a note of 0.6 s and more is held.",
     ),
 }
@@ -263,17 +263,44 @@ def _number(value: float) -> float | None:
     return round(value, 6) if math.isfinite(value) else None
 
 
+def note_texts(facts: Mapping[str, Any], name: str) -> list[str]:
+    """Writes a measure's figures: the instrument's median and 90 %, the player's, the multiple, and what is behind.
+
+    Args:
+        facts: What `Likeness.facts` tells.
+        name: Key of `NOTE_MEASURES`.
+    """
+    figures, measure = facts["measures"][name], NOTE_MEASURES[name]
+    multiple = figures.get("multiple")
+    return [
+        *(measure.text(figures.get(key)) for key in ("median", "p90", "player_median", "player_p90")),
+        "–" if multiple is None else f"{multiple:.2f} ×",
+        _behind(facts, name),
+    ]
+
+
+def _behind(facts: Mapping[str, Any], name: str) -> str:
+    """Writes what a difference is between, where that is one number each."""
+    if name == "rise" and facts["rise_later_ms"] is not None:
+        return f"{facts['rise_later_ms']:+.1f} ms"
+    if name == "flux" and facts["flux_share"] is not None:
+        return f"{100.0 * facts['flux_share']:.0f} % of the recording's"
+    units = {"stretch": ("stretch_cents", "+.1f", "cents"), "decay": ("decay_seconds", ".1f", "s for 60 dB")}
+    if name not in units:
+        return ""
+    key, form, unit = units[name]
+    ours, theirs = (facts[key][whose] for whose in ("instrument", "recording"))
+    if name == "stretch":
+        ours, theirs = ours["median"], theirs["median"]
+    return "" if ours is None or theirs is None else f"{ours:{form}} for {theirs:{form}} {unit}"
+
+
 def table_of_notes(facts: Mapping[str, Any]) -> str:
     """Returns the figures of `Likeness.facts` as lines of text, a row for each measure."""
-    rows = [["note by note", "instrument", "90 %", "the player", "90 %", "multiple"]]
-    for name, measure in NOTE_MEASURES.items():
-        figures = facts["measures"][name]
-        texts = [measure.text(figures.get(key)) for key in ("median", "p90", "player_median", "player_p90")]
-        multiple = figures.get("multiple")
-        rows.append([measure.title, *texts, "–" if multiple is None else f"{multiple:.2f} ×"])
+    rows = [["note by note", "instrument", "90 %", "the player", "90 %", "multiple", ""]]
+    rows += [[measure.title, *note_texts(facts, name)] for name, measure in NOTE_MEASURES.items()]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))])
-        for row in rows
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:-1], widths[1:-1]), row[-1]]).rstrip() for row in rows
     ]
-    return "\n".join([lines[0], "─" * len(lines[0]), *lines[1:]])
+    return "\n".join([lines[0], "─" * max(map(len, lines)), *lines[1:]])

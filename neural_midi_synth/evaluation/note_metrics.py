@@ -1,4 +1,4 @@
-"""What spectrograms of whole pieces do not tell: how a note sets in, where its partials lie, how it moves and dies away.
+"""What log-mel does not hear: how a note sets in, where its partials lie, how it moves and dies away.
 
 Everything here compares two clips of one note: a recording and a rendering of it, or two recordings, by which one
 learns how alike a player plays the same note twice. A clip begins `LEAD_SECONDS` before the note's onset and ends
