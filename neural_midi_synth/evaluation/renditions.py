@@ -122,10 +122,10 @@ def _bend(voice: Voice, start: float, end: float) -> tuple[float, bool]:
 
 
 def _value(voice: Voice, number: int, time: float) -> float:
-    """Returns the value of a control change at the onset of a note; 64 where none is in force."""
+    """Returns the value of a control change at the onset of a note; 0 where none is in force."""
     changes = voice.control_changes[voice.control_changes[:, 1] == number]
     held = in_force(changes[:, 0], time + 1e-3)
-    return float(changes[held, 2]) if held >= 0 else 64.0
+    return float(changes[held, 2]) if held >= 0 else 0.0
 
 
 @dataclasses.dataclass(eq=False)

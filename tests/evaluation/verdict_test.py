@@ -30,7 +30,7 @@ def play(pitches=PITCHES, delay=0.0, colour=1.0, cents=0.0, only=None, lasts=LEN
     return samples
 
 
-def judged(rendering, n_notes=len(PITCHES), **kwargs):
+def judged(rendering, n_notes=None, **kwargs):
     rows = np.stack([ONSETS, ONSETS + LENGTH, PITCHES, np.full(len(PITCHES), 100.0)], axis=1)[:n_notes]
     example = Example("a", Voice(rows), play())
     return judge(likeness([example], [rendering], SAMPLE_RATE, {"openness": 55}), ["openness"], **kwargs)
