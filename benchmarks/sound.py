@@ -5,7 +5,7 @@
     python benchmarks/sound.py --instrument runs/my_guitar my_takes/ my_takes/examples/
 
 Trains on the takes (the demo guitar's unless given) and measures on the examples, MIDI files each with a recording of
-the same name, or measures an instrument that is there. Tables and reports are kept in out/sound/.
+the same name, or measures an instrument that is there. Tables, reports and instruments are kept in out/sound/.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--gin_param", action="append", default=[], help="As of nms_train; may be repeated.")
     parser.add_argument("--name", help="What the table is called; unless given, by the day and time.")
     parser.add_argument("--last", help="Table to compare with; unless given, the last one of the same examples.")
+    parser.add_argument("--perceived", action="store_true", help="Measure the perceived quality too, as nms_evaluate.")
     parser.add_argument("--out", default=str(OUT), help="Where tables, reports and instruments are kept.")
     return parser.parse_args(words)
 
@@ -74,7 +75,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         instrument = load(folder / "instrument")
     facts["parameters"] = instrument.count_params()
     played = examples_in(examples, instrument.sample_rate)
-    return facts | evaluate(instrument, played, folder / "report", title=options.name, takes=builder.data_dir)
+    report = folder / "report"
+    return facts | evaluate(instrument, played, report, options.name, builder.data_dir, options.perceived)
 
 
 def rows(now: Mapping[str, Any], last: Mapping[str, Any] | None) -> Iterator[tuple[str, ...]]:
@@ -141,6 +143,8 @@ def main(words: list[str] | None = None) -> None:
     options.name = options.name or time.strftime("%Y-%m-%d_%H-%M-%S")
     kept = pathlib.Path(options.out) / TABLES
     tables = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+    if options.last and options.last not in tables:
+        raise DataError(f"{kept}: has no table {options.last}, only {', '.join(tables) or 'none'}.")
     now = measure(options)
     of_same = [
         each for each in tables.values() if each["measured_on"] == now["measured_on"] and each["name"] != now["name"]
