@@ -14,7 +14,7 @@ from neural_midi_synth.evaluation.examples import Example
 from neural_midi_synth.evaluation.note_metrics import compare_notes
 from neural_midi_synth.evaluation.renditions import Notes, notes_of, renditions_among, renditions_in
 
-FEWEST_PAIRS = 5
+FEWEST_PAIRS = 8
 """Of fewer notes that are played twice, nothing is concluded."""
 
 _COVERED_RISE = -5.0  # ms: a clip that is loud before this begins with the note before.

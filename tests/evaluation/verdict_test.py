@@ -67,7 +67,7 @@ def test_notes_that_are_worse_than_the_rest_are_to_be_recorded():
 
 
 def test_without_notes_played_twice_a_usual_player_stands_in():
-    verdict = judged(play(delay=0.006), n_notes=4)
+    verdict = judged(play(delay=0.006), n_notes=6)
     assert verdict.against == "a usual player"
     assert "attacks are blurred" in verdict.message and "no note is played twice" in verdict.message
 
