@@ -57,7 +57,8 @@ setup(
         "tqdm",
     ],
     # The command tfds imports both before it reads its arguments. Its builders, which nms_train runs, need neither.
-    extras_require={"tfds_cli": ["apache-beam>=2.77", "mlcroissant>=1.1"]},
+    # ViSQOL, for nms_evaluate --perceived: one of its parts is compiled when it is installed.
+    extras_require={"tfds_cli": ["apache-beam>=2.77", "mlcroissant>=1.1"], "perceived": ["visqol-python>=3.8"]},
     packages=[
         *find_packages(include=["neural_midi_synth", "neural_midi_synth.*"]),
         *(f"neural_midi_synth.{name}" for name in find_packages(include=["data_prep", "data_prep.*"])),

@@ -28,16 +28,24 @@ def main() -> None:
     from neural_midi_synth.data_prep import midi_audio
     from neural_midi_synth.evaluation.comparing import REPORT_NUMBERS, evaluate
     from neural_midi_synth.evaluation.examples import examples_in
-    from neural_midi_synth.instrument.loading import CONFIG_NAME, DATA_SET_NAME, PRETRAINED, configure, load
+    from neural_midi_synth.instrument.loading import (
+        CONFIG_NAME,
+        DATA_SET_NAME,
+        PRETRAINED,
+        configure,
+        keep_verdict,
+        load,
+    )
     from neural_midi_synth.training.loop import train
 
     folder = WORK / "pretrained" / "instrument"
     configure([configs.find(CONFIG)])
     examples = midi_audio.DEMO_GUITAR / "examples"
-    train(midi_audio.build(data_dir=WORK / "data"), folder, examples)
+    builder = midi_audio.build(data_dir=WORK / "data")
+    train(builder, folder, examples)
     instrument = load(folder)
     references = examples_in(examples, instrument.sample_rate)
-    evaluate(instrument, references, WORK / "pretrained", title="Demo guitar")
+    summary = evaluate(instrument, references, WORK / "pretrained", title="Demo guitar", takes=builder.data_dir)
     with write_aside(PRETRAINED) as aside:
         # Weights and figures alone: what training needs to go on is twice as much again.
         best = tf.train.latest_checkpoint(str(folder / "best"))
@@ -46,6 +54,7 @@ def main() -> None:
         checkpoint = tf.train.Checkpoint(instrument=instrument, **figures)
         steps = int(best.rpartition("-")[2])
         tf.train.CheckpointManager(checkpoint, str(aside / "best"), 1).save(checkpoint_number=steps)
+        keep_verdict(aside, summary["verdict"])
         shutil.copy(folder / CONFIG_NAME, aside)
         shutil.copy(WORK / "pretrained" / REPORT_NUMBERS, aside)
         facts = json.loads((folder / DATA_SET_NAME).read_text(encoding="utf-8"))

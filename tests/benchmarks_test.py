@@ -1,6 +1,7 @@
 """The benchmarks run, compare what is the same, and tell what they found in one table."""
 
 import importlib.util
+import json
 import os
 import pathlib
 import re
@@ -9,6 +10,8 @@ import sys
 
 import numpy as np
 import pytest
+
+from neural_midi_synth.errors import DataError
 
 BENCHMARKS = pathlib.Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -140,3 +143,33 @@ def test_memory_is_that_of_this_process(measuring):
     held = np.ones(2**25)  # 256 MB
     assert measuring.memory()[1] >= now + 200.0
     del held
+
+
+@pytest.mark.slow
+def test_the_sound_of_an_instrument_is_told_beside_the_last_table(trained, tmp_path, capsys):
+    sound = _module("sound")
+    words = [str(trained.takes), "--instrument", str(trained.folder), "--out", str(tmp_path)]
+    with pytest.raises(DataError, match="has no table before, only none"):
+        sound.main([*words, "--last", "before"])
+    tables = []
+    for name in ("before", "now"):
+        sound.main([*words, "--name", name])
+        tables.append(capsys.readouterr().out.partition("\nmeasure ")[2])
+    assert tables[0].endswith("last: none\n") and tables[1].endswith("last: before\n")
+    rows = {line[:20].strip(): line.split("  ") for line in tables[1].splitlines()}
+    for title in ("Log-mel difference", "Tone", "Loudness", "Rise", "Click", "Stretch", "Movement", "Decay"):
+        assert title in rows
+    # The same instrument plays the same examples: it is as far off as before.
+    cells = [cell.strip() for cell in rows["Tone"] if cell.strip()]
+    assert cells[1] == cells[-2 if cells[-1].endswith(("×", "–")) else -1]
+    kept = json.loads((tmp_path / "tables.json").read_text(encoding="utf-8"))
+    assert list(kept) == ["before", "now"]
+    assert kept["now"]["notes"] == kept["before"]["notes"]
+
+
+def test_training_or_an_instrument_is_measured_not_both():
+    sound = _module("sound")
+    options = sound.arguments(["takes", "--steps", "20", "--gin_param", "a=1", "--gin_param", "b=2"])
+    assert (options.takes, options.steps, options.gin_param, options.minutes) == ("takes", 20, ["a=1", "b=2"], None)
+    with pytest.raises(SystemExit):
+        sound.arguments(["--steps", "20", "--instrument", "runs/guitar"])

@@ -204,6 +204,7 @@ def test_wheel_asks_for_all_that_it_imports(wheel):
                 imported |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 imported.add(node.module.split(".")[0])
-    imported -= {*sys.stdlib_module_names, "neural_midi_synth", "data_prep", "ddsp"}  # ddsp: see setup.py
+    # ddsp: see setup.py; visqol is an extra.
+    imported -= {*sys.stdlib_module_names, "neural_midi_synth", "data_prep", "ddsp", "visqol"}
     files = [file for needed in requirements(wheel) for file in importlib.metadata.files(needed.name)]
     assert imported <= {file.parts[0].removesuffix(".py") for file in files}

@@ -37,7 +37,7 @@ def main() -> None:
     from neural_midi_synth.data_prep import midi_audio
     from neural_midi_synth.evaluation.comparing import REPORT_PAGE, evaluate
     from neural_midi_synth.evaluation.examples import examples_in
-    from neural_midi_synth.instrument.loading import configure, load
+    from neural_midi_synth.instrument.loading import configure, keep_verdict, load
     from neural_midi_synth.training.loop import train
 
     output = pathlib.Path(_OUTPUT.value)
@@ -53,7 +53,8 @@ def main() -> None:
     print("3. Playing the examples, which were never trained on, and comparing them with their recordings.")
     instrument = load(folder)
     references = examples_in(examples, instrument.sample_rate)
-    evaluate(instrument, references, output, title="Demo guitar")
+    summary = evaluate(instrument, references, output, title="Demo guitar", takes=builder.data_dir)
+    keep_verdict(folder, summary["verdict"])
     _print_openness(next(each for each in references if each.name == OPEN_AND_CLOSED), instrument)
     (folder / MARK).write_text(DONE, encoding="utf-8")
     print(f"""
@@ -79,7 +80,7 @@ def prepare(folder: pathlib.Path) -> None:
     Raises:
         DataError: There is a folder that no demo has made.
     """
-    from neural_midi_synth.instrument.loading import CONFIG_NAME, DATA_SET_NAME
+    from neural_midi_synth.instrument.loading import CONFIG_NAME, DATA_SET_NAME, VERDICT_NAME
 
     mark = folder / MARK
     check_writable(mark)
@@ -88,7 +89,7 @@ def prepare(folder: pathlib.Path) -> None:
     if mark.exists() and mark.read_text(encoding="utf-8") == DONE:
         for name in ("last", "best", "logs"):
             shutil.rmtree(folder / name, ignore_errors=True)
-        for name in (CONFIG_NAME, DATA_SET_NAME):
+        for name in (CONFIG_NAME, DATA_SET_NAME, VERDICT_NAME):
             (folder / name).unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     mark.write_text(BEGUN, encoding="utf-8")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import pathlib
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from neural_midi_synth import environment
 from neural_midi_synth.commands import command_line
 from neural_midi_synth.errors import DataError
+
+if TYPE_CHECKING:
+    from neural_midi_synth.instrument.instrument import Instrument
 
 USAGE = """Measures how close an instrument comes to recordings of what it plays.
 
@@ -17,7 +21,8 @@ nms_evaluate --instrument runs/my_guitar --output report/
 nms_evaluate --instrument runs/my_guitar --midi_dir riffs/ --output report/
     on a folder of MIDI files with recordings of the same names
 
-Writes report.html (open it in a browser), report.json, and the sounds and pictures as files."""
+Writes report.html (open it in a browser), report.json, and the sounds and pictures as files. The verdict is written to
+the instrument's folder, too, where nms_export finds it."""
 
 # Several commands have these flags, and tests import several commands.
 _INSTRUMENT = flags.DEFINE_string(
@@ -30,7 +35,8 @@ _MIDI_DIR = flags.DEFINE_string(
 _DATA_SET = flags.DEFINE_string(
     "data_set",
     None,
-    "Folder of a built data set whose test split is played; unless given, the one trained on.",
+    "Folder of a built data set; unless given, the one trained on. Its test split is played without --midi_dir, "
+    "and its takes tell how alike the player plays a note twice.",
     allow_override=True,
 )
 _TRACK = flags.DEFINE_string(
@@ -50,43 +56,62 @@ _MIDI_CHANNEL = flags.DEFINE_integer(
 _ALL_TRACKS = flags.DEFINE_bool(
     "all_tracks", False, "Play all instruments of a MIDI file of --midi_dir but for drums.", allow_override=True
 )
+_PERCEIVED = flags.DEFINE_bool(
+    "perceived",
+    False,
+    "Measure the perceived quality, too: it needs ViSQOL (pip install visqol-python), and a second for each of sound.",
+    allow_override=True,
+)
 
 
 def main() -> None:
     """Evaluates the instrument that the flags name."""
-    if _MIDI_DIR.value and _DATA_SET.value:
-        raise command_line.UsageError("give either --midi_dir or --data_set")
     for flag in (_TRACK, _MIDI_CHANNEL, _ALL_TRACKS):
         if flag.value and not _MIDI_DIR.value:
             raise command_line.UsageError(f"--{flag.name} is for --midi_dir")
     environment.import_tensorflow_quietly()
 
     from neural_midi_synth.evaluation import comparing, examples
-    from neural_midi_synth.instrument.loading import load
+    from neural_midi_synth.instrument.loading import DATA_SET_NAME, keep_verdict, load
 
     instrument = load(_INSTRUMENT.value)
     if _MIDI_DIR.value:
         played = examples.examples_in(
             _MIDI_DIR.value, instrument.sample_rate, _TRACK.value, _MIDI_CHANNEL.value, _ALL_TRACKS.value
         )
+        takes = _DATA_SET.value or _if_there(_trained_on())
     else:
         # All are read before the first is played, so that what is wrong with them is told at once.
-        played = list(examples.examples_of_test_split(_data_set(), instrument.sample_rate))
-    comparing.evaluate(instrument, played, _OUTPUT.value, title=pathlib.Path(_INSTRUMENT.value).resolve().name)
+        takes = _DATA_SET.value or _trained_on()
+        if takes is None:
+            path = pathlib.Path(_INSTRUMENT.value) / DATA_SET_NAME
+            raise DataError(f"{path}: does not tell what it was trained on. Give --data_set or --midi_dir.")
+        played = list(examples.examples_of_test_split(takes, instrument.sample_rate))
+    advice = [] if takes is None else _advice(takes, instrument)
+    title = pathlib.Path(_INSTRUMENT.value).resolve().name
+    summary = comparing.evaluate(instrument, played, _OUTPUT.value, title, takes, _PERCEIVED.value, advice)
+    keep_verdict(_INSTRUMENT.value, summary["verdict"])
     print(f"\nThe report: {pathlib.Path(_OUTPUT.value) / comparing.REPORT_PAGE}")
 
 
-def _data_set() -> str:
-    """Returns the folder of the data set that the flags name, or else that the instrument was trained on."""
-    from neural_midi_synth.instrument.loading import DATA_SET_NAME, trained_on
+def _trained_on() -> str | None:
+    """Returns the folder of the data set that the instrument was trained on, if it tells."""
+    from neural_midi_synth.instrument.loading import trained_on
 
-    if _DATA_SET.value:
-        return _DATA_SET.value
-    folder = trained_on(_INSTRUMENT.value).get("folder")
-    if not folder:
-        path = pathlib.Path(_INSTRUMENT.value) / DATA_SET_NAME
-        raise DataError(f"{path}: does not tell what it was trained on. Give --data_set or --midi_dir.")
-    return folder
+    return trained_on(_INSTRUMENT.value).get("folder")
+
+
+def _if_there(folder: str | None) -> str | None:
+    """Returns the folder of a data set if it is still there."""
+    return folder if folder and pathlib.Path(folder).is_dir() else None
+
+
+def _advice(takes: str, instrument: Instrument) -> list[str]:
+    """Returns what the takes lack."""
+    from neural_midi_synth.data_prep.coverage import cover
+    from neural_midi_synth.evaluation.examples import pieces_of_takes
+
+    return cover(pieces_of_takes(takes, instrument.sample_rate), instrument.styles).advice
 
 
 def run() -> None:

@@ -9,7 +9,7 @@ import os
 import pathlib
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,8 +18,10 @@ from tqdm import tqdm
 from neural_midi_synth.errors import DataError
 from neural_midi_synth.evaluation import metrics, multipitch, pictures
 from neural_midi_synth.evaluation.examples import Example
+from neural_midi_synth.evaluation.likeness import likeness, table_of_notes
 from neural_midi_synth.evaluation.page import page
 from neural_midi_synth.evaluation.results import Result, keys, mean, table
+from neural_midi_synth.evaluation.verdict import judge
 from neural_midi_synth.files.audio import write_audio
 from neural_midi_synth.files.outputs import write_aside
 from neural_midi_synth.midi.pieces import Piece
@@ -42,7 +44,13 @@ class Player(Protocol):
 
 
 def evaluate(
-    instrument: Player, examples: Iterable[Example], output_dir: str | os.PathLike, title: str = "Instrument"
+    instrument: Player,
+    examples: Iterable[Example],
+    output_dir: str | os.PathLike,
+    title: str = "Instrument",
+    takes: str | os.PathLike | None = None,
+    perceived: bool = False,
+    advice: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Plays and measures the examples, writes the report, and prints its numbers as a table.
 
@@ -54,32 +62,48 @@ def evaluate(
         examples: At least one. They are taken one at a time.
         output_dir: Folder of the report; made where it does not exist.
         title: What the instrument is called in the report.
+        takes: Folder of the data set that has the player's takes, which tell how alike he plays a note twice; unless
+            given, the recordings of the examples do.
+        perceived: Whether the perceived quality is measured too, which takes several times as long as all the rest.
+        advice: What the takes lack, to be told with the verdict.
 
     Returns:
         What `report.json` holds: `instrument` (the title), `sample_rate`, `examples` (a list of dicts with `name`,
-        `seconds` and the numbers of `results.keys`) and `mean`; None stands where there is no such number.
+        `seconds` and the numbers of `results.keys`), `mean`, `notes` (`Likeness.facts`) and `verdict`
+        (`Verdict.facts`); None stands where there is no such number.
 
     Raises:
-        DataError: There is no example, the instrument plays NaN, or the output folder can't be written.
+        DataError: There is no example, the instrument plays NaN, ViSQOL is wanted and not installed, or the output
+            folder can't be written.
     """
+    if perceived:
+        metrics.visqol()
     output_dir = pathlib.Path(output_dir)
     if output_dir.exists() and not output_dir.is_dir():
         raise DataError(f"{output_dir}: is a file. Choose a folder for the report.")
     with _files_aside(output_dir) as aside:
-        results, stems = [], set()
+        results, stems, played, renderings = [], set(), [], []
         for example in tqdm(examples, desc="Evaluating", unit="example", disable=None):
             if not results:
                 _play(instrument, example)  # Warm-up: the first time is spent on tracing and compiling.
-            result = _play_and_measure(instrument, example, is_pictured=len(results) < MAX_PICTURED)
+            result, rendering = _play_and_measure(instrument, example, len(results) < MAX_PICTURED, perceived)
+            played.append(example)
+            renderings.append(rendering)
             _write_files(result, aside, _file_stem(result.name, stems), instrument.sample_rate)
             results.append(result)
         if not results:
             raise DataError("There is no example to evaluate on. Give a folder of MIDI files with --midi_dir.")
-        summary = _summary(results, instrument.sample_rate, title)
+        notes = likeness(played, renderings, instrument.sample_rate, instrument.styles, takes)
+        verdict = judge(notes, list(instrument.styles), mean(results).get("pitch_accuracy", math.nan), advice)
+        facts = {"notes": notes.facts(), "verdict": verdict.facts()}
+        summary = _summary(results, instrument.sample_rate, title) | facts
         (aside / REPORT_NUMBERS).write_text(json.dumps(summary, indent=2, ensure_ascii=False), encoding="utf-8")
-        html = page(title, results, instrument.sample_rate)
+        html = page(title, results, instrument.sample_rate, facts["notes"], verdict)
         (aside / REPORT_PAGE).write_text(html, encoding="utf-8")
     print(table(results))
+    if facts["notes"]["notes"]:
+        print(f"\n{table_of_notes(facts['notes'])}")
+    print("\n" + "\n".join([verdict.message, *verdict.record]))
     return summary
 
 
@@ -112,16 +136,21 @@ def _play(instrument: Player, example: Example) -> np.ndarray:
     return samples
 
 
-def _play_and_measure(instrument: Player, example: Example, is_pictured: bool) -> Result:
+def _play_and_measure(
+    instrument: Player, example: Example, is_pictured: bool, perceived: bool
+) -> tuple[Result, np.ndarray]:
     begun = time.perf_counter()
     rendering = _play(instrument, example)
     numbers = {"real_time_factor": len(rendering) / instrument.sample_rate / (time.perf_counter() - begun)}
     numbers |= measure(example, rendering, instrument.sample_rate)
+    if perceived and example.reference is not None:
+        quality = metrics.perceived_quality(example.reference, rendering, instrument.sample_rate)
+        numbers["perceived_quality"] = quality
     sounds = {"instrument": rendering}
     if example.reference is not None:
         sounds = {"reference": example.reference, "instrument": rendering}
     themes = {"light": pictures.LIGHT, "dark": pictures.DARK} if is_pictured else {}
-    return Result(
+    result = Result(
         name=example.name,
         seconds=len(rendering) / instrument.sample_rate,
         numbers=numbers,
@@ -133,6 +162,7 @@ def _play_and_measure(instrument: Player, example: Example, is_pictured: bool) -
             for theme_name, theme in themes.items()
         },
     )
+    return result, rendering
 
 
 def _write_files(result: Result, folder: pathlib.Path, stem: str, sample_rate: int) -> None:

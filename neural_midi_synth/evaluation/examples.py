@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from neural_midi_synth.errors import DataError
 from neural_midi_synth.files.audio import read_audio
 from neural_midi_synth.midi.pieces import Piece, Voice
 from neural_midi_synth.midi.standard_midi_file import MIDI_SUFFIXES, read_midi
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
 
 # Windows of the test split that follow each other are joined up to this length: longer is nicer to listen to.
 MAX_JOINED_SECONDS = 20.0
@@ -121,16 +124,60 @@ def examples_of_test_split(data_set: str | os.PathLike, sample_rate: int) -> Ite
     """
     import tensorflow_datasets as tfds
 
-    try:
-        builder = tfds.builder_from_directory(str(data_set))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{data_set}: no data set here. Name one with --data_set, or give --midi_dir.") from error
-    built_for = (builder.info.metadata or {}).get("sample_rate", sample_rate)
-    if built_for != sample_rate:
-        raise DataError(f"{data_set}: is at {built_for} Hz, the instrument at {sample_rate} Hz. Give --midi_dir.")
+    builder = data_set_at(data_set, sample_rate)
     if "test" not in builder.info.splits or not builder.info.splits["test"].num_examples:
         raise DataError(f"{builder.data_path}: the test split is empty. Give recordings with --midi_dir.")
     yield from joined_windows(tfds.as_numpy(builder.as_dataset(split="test")), sample_rate)
+
+
+def data_set_at(folder: str | os.PathLike, sample_rate: int) -> tfds.core.DatasetBuilder:
+    """Opens a built data set.
+
+    Args:
+        folder: Its folder.
+        sample_rate: Of the instrument, for which the data set was built.
+
+    Returns:
+        The builder.
+
+    Raises:
+        DataError: There is no such data set, or it is of another sample rate.
+    """
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder_from_directory(str(folder))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder}: no data set here. Name one with --data_set, or give --midi_dir.") from error
+    built_for = (builder.info.metadata or {}).get("sample_rate", sample_rate)
+    if built_for != sample_rate:
+        raise DataError(f"{folder}: is at {built_for} Hz, the instrument at {sample_rate} Hz. Give --midi_dir.")
+    return builder
+
+
+def pieces_of_takes(folder: str | os.PathLike, sample_rate: int) -> list[Piece]:
+    """Returns what is played in the training split of a built data set, a piece for each take.
+
+    Args:
+        folder: Of the data set.
+        sample_rate: Of the instrument.
+
+    Raises:
+        DataError: There is no such data set, or it is of another sample rate.
+    """
+    import tensorflow_datasets as tfds
+
+    wanted = ("take", "start", "pitch_shift", *_EVENTS, *(name for _, name in _EVENTS.values()))
+    windows = (
+        data_set_at(folder, sample_rate)
+        .as_dataset(split="train")
+        .map(lambda window: {name: window[name] for name in wanted})
+    )
+    of_takes: dict[bytes, list[Mapping[str, Any]]] = {}
+    for window in tfds.as_numpy(windows):
+        if not window["pitch_shift"]:
+            of_takes.setdefault(window["take"], []).append(window)
+    return [piece_of(windows) for _, windows in sorted(of_takes.items())]
 
 
 def joined_windows(windows: Iterable[Mapping[str, Any]], sample_rate: int) -> Iterator[Example]:
@@ -169,9 +216,28 @@ def _recorded(window: Mapping[str, Any]) -> np.ndarray:
 
 
 def _join(run: list[Mapping[str, Any]]) -> Example:
-    """Makes one example of adjoining windows; what two windows both tell of is taken once."""
+    """Makes one example of adjoining windows."""
     take, first = run[0]["take"], float(run[0]["start"])
     take = take.decode() if isinstance(take, bytes) else str(take)
+    minutes, seconds = divmod(first, 60.0)
+    return Example(
+        name=f"{take} {int(minutes)}:{seconds:04.1f}",
+        piece=piece_of(run),
+        reference=np.concatenate([_recorded(window) for window in run]),
+        is_excerpt=True,
+    )
+
+
+def piece_of(run: Sequence[Mapping[str, Any]]) -> Piece:
+    """Returns what is played in windows of one take; what several of them tell of is taken once.
+
+    Args:
+        run: Windows of a data set as `joined_windows` takes them, one at least.
+
+    Returns:
+        The piece, times relative to the beginning of the first window.
+    """
+    first = float(run[0]["start"])
     n_voices = 1 + max(int(max(window.get(name, ()), default=0)) for window in run for _, name in _EVENTS.values())
     voices: list[dict[str, list[np.ndarray]]] = [{kind: [] for kind in _EVENTS} for _ in range(n_voices)]
     for kind, (n_times, name_of_voices) in _EVENTS.items():
@@ -185,10 +251,4 @@ def _join(run: list[Mapping[str, Any]]) -> Example:
                 if key not in known:
                     known.add(key)
                     voices[voice][kind].append(event)
-    minutes, seconds = divmod(first, 60.0)
-    return Example(
-        name=f"{take} {int(minutes)}:{seconds:04.1f}",
-        piece=Piece(tuple(Voice(**{kind: np.array(events) for kind, events in voice.items()}) for voice in voices)),
-        reference=np.concatenate([_recorded(window) for window in run]),
-        is_excerpt=True,
-    )
+    return Piece(tuple(Voice(**{kind: np.array(events) for kind, events in voice.items()}) for voice in voices))

@@ -1,4 +1,4 @@
-"""How far a rendering is from its reference: spectral loss, log-mel, envelope, pitch. NumPy and librosa only.
+"""How far a rendering is from its reference: spectral loss, log-mel, envelope, pitch, quality.
 
 Every function takes two mono signals at one sample rate. Where their lengths differ, the shorter one is padded with
 zeros: sound that is missing and sound that is too much both count.
@@ -7,8 +7,15 @@ zeros: sound that is missing and sound that is too much both count.
 from __future__ import annotations
 
 import functools
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from neural_midi_synth.errors import DataError
+
+if TYPE_CHECKING:
+    from scipy import sparse
+    from visqol import VisqolApi
 
 # Multi-scale spectral loss, as ddsp's SpectralLoss(mag_weight=1, logmag_weight=1).
 FFT_SIZES = (2048, 1024, 512, 256, 128, 64)
@@ -27,6 +34,8 @@ PITCH_FRAME = 2048
 PITCH_HOP = 512
 PITCH_RANGE_HZ = (40.0, 1200.0)
 PITCH_TOLERANCE_CENTS = 50.0
+
+VISQOL_SAMPLE_RATE = 48000
 
 _BLOCK_SAMPLES = 1 << 20  # Samples a spectrum is computed for at once, so that hours of sound fit in memory.
 
@@ -121,11 +130,18 @@ def mel_spectrogram(samples: np.ndarray, sample_rate: int, n_bands: int = MEL_BA
     import librosa
 
     n_fft = _window_size(sample_rate)
-    power = librosa.feature.melspectrogram(
-        y=_at_least(n_fft, samples), sr=sample_rate, n_fft=n_fft, hop_length=n_fft // 4, n_mels=n_bands, norm=None
-    )
+    power = np.abs(librosa.stft(_at_least(n_fft, samples), n_fft=n_fft, hop_length=n_fft // 4)) ** 2
     full_scale = (n_fft / 4) ** 2  # A sine of amplitude 1 under a Hann window, in its own bin.
-    return 10.0 * np.log10(np.maximum(power / full_scale, 1e-20))
+    return 10.0 * np.log10(np.maximum(mel_filters(sample_rate, n_fft, n_bands) @ power / full_scale, 1e-20))
+
+
+@functools.lru_cache
+def mel_filters(sample_rate: int, n_fft: int, n_bands: int, norm: str | None = None) -> sparse.csr_array:
+    """Returns librosa's mel filters, float32 `[n_bands, n_fft / 2 + 1]`, most of which are 0."""
+    import librosa
+    from scipy import sparse
+
+    return sparse.csr_array(librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=n_bands, norm=norm))
 
 
 def envelope_difference(reference: np.ndarray, rendering: np.ndarray, sample_rate: int) -> float:
@@ -198,6 +214,45 @@ def pitch_track(samples: np.ndarray, sample_rate: int) -> np.ndarray:
         hop_length=PITCH_HOP,
     )
     return frequency
+
+
+def perceived_quality(reference: np.ndarray, rendering: np.ndarray, sample_rate: int) -> float:
+    """Quality that listeners would give the rendering beside its reference, as ViSQOL predicts it (audio mode, 48 kHz).
+
+    Hines et al., "ViSQOLAudio: An objective audio quality metric for low bitrate codecs" (JASA 137, 2015).
+
+    Args:
+        reference: float `[n]`, full scale ±1.
+        rendering: float `[m]`.
+        sample_rate: Samples per second.
+
+    Returns:
+        1 (bad) to about 4.7 (the reference itself).
+
+    Raises:
+        DataError: ViSQOL is not installed, or the sound is too short or too quiet for it.
+    """
+    import soxr
+
+    quality = visqol()
+    both = equal_length(reference, rendering)
+    first, second = (soxr.resample(samples, sample_rate, VISQOL_SAMPLE_RATE).astype(np.float64) for samples in both)
+    try:
+        return float(quality.measure_from_arrays(first, second, VISQOL_SAMPLE_RATE).moslqo)
+    except ValueError as error:
+        raise DataError(f"ViSQOL can't measure {len(first) / VISQOL_SAMPLE_RATE:.1f} s of sound ({error}).") from error
+
+
+@functools.lru_cache
+def visqol() -> VisqolApi:
+    """Returns ViSQOL for audio, or raises DataError where it is not installed."""
+    try:
+        from visqol import VisqolApi
+    except ImportError as error:
+        raise DataError("--perceived needs ViSQOL. Install it: pip install visqol-python") from error
+    quality = VisqolApi()
+    quality.create(mode="audio")
+    return quality
 
 
 def openness_decay(samples: np.ndarray, onset: float, sample_rate: int) -> float:

@@ -16,19 +16,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neural_midi_synth.evaluation import pictures
+from neural_midi_synth.evaluation.likeness import NOTE_MEASURES, note_texts
 from neural_midi_synth.evaluation.results import Measure, Result, columns, mean, text_of, texts_of
 
 if TYPE_CHECKING:
     import jinja2
 
+    from neural_midi_synth.evaluation.verdict import Verdict
 
-def page(title: str, results: Sequence[Result], sample_rate: int) -> str:
+
+def page(title: str, results: Sequence[Result], sample_rate: int, notes: Mapping[str, Any], verdict: Verdict) -> str:
     """Builds the page.
 
     Args:
         title: What the instrument is called.
         results: The examples in the order they are shown.
         sample_rate: Samples per second of their sounds.
+        notes: What `Likeness.facts` tells.
+        verdict: What is to be thought of it.
 
     Returns:
         HTML with everything in it: pictures as PNG, sounds as FLAC.
@@ -39,6 +44,9 @@ def page(title: str, results: Sequence[Result], sample_rate: int) -> str:
         title=title,
         results=results,
         sample_rate=sample_rate,
+        verdict=verdict,
+        notes=notes,
+        note_rows=[(measure, note_texts(notes, name)) for name, measure in NOTE_MEASURES.items()],
         measures=measures,
         tiles=[
             (measure, measure.text(means[key]), _tile_note(measure, means))

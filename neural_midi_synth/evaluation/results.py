@@ -21,7 +21,7 @@ class Measure:
         better: Which way is better, in words.
         explanation: What it says, for the page.
         of_reference: Name of the same measure of the recording itself, which is written beside it; or None.
-        of_chords: Whether only polyphonic examples have it, so that reports without any leave it out.
+        is_optional: Whether reports leave it out where no example has it, as those of one voice do what is of chords.
     """
 
     title: str
@@ -31,7 +31,7 @@ class Measure:
     better: str
     explanation: str
     of_reference: str | None = None
-    of_chords: bool = False
+    is_optional: bool = False
 
     def text(self, value: float | None) -> str:
         """Returns the value as it is printed in tables, a dash where there is none."""
@@ -87,7 +87,7 @@ MEASURES = {
         "semitone of a note that lasts there. In brackets the same of the recording, which no instrument has to beat: "
         "octaves hide in each other, and strings ring on.",
         of_reference="reference_multipitch_precision",
-        of_chords=True,
+        is_optional=True,
     ),
     "multipitch_recall": Measure(
         "Multi-pitch recall",
@@ -98,7 +98,7 @@ MEASURES = {
         "For chords: how many of the notes, every 32 ms while they last, are found in the instrument's sound. In "
         "brackets the same of the recording.",
         of_reference="reference_multipitch_recall",
-        of_chords=True,
+        is_optional=True,
     ),
     "multipitch_f": Measure(
         "Multi-pitch F",
@@ -108,7 +108,7 @@ MEASURES = {
         "higher is better",
         "Both in one number, their harmonic mean. In brackets the same of the recording.",
         of_reference="reference_multipitch_f",
-        of_chords=True,
+        is_optional=True,
     ),
     "multipitch_share": Measure(
         "F of the recording's",
@@ -118,7 +118,17 @@ MEASURES = {
         "higher is better",
         "The instrument's F as a share of what the recording itself gets: at 100 % its chords are as "
         "clear as recorded.",
-        of_chords=True,
+        is_optional=True,
+    ),
+    "perceived_quality": Measure(
+        "Perceived quality",
+        "",
+        2,
+        1.0,
+        "higher is better",
+        "What listeners would give the instrument beside the recording, from 1, bad, to about 4.7, the recording "
+        "itself, as ViSQOL predicts it.",
+        is_optional=True,
     ),
     "real_time_factor": Measure(
         "Speed",
@@ -154,11 +164,11 @@ class Result:
 def keys(results: Sequence[Result]) -> list[str]:
     """Returns the names of the numbers that a report of these results has, in order.
 
-    Those of chords are among them where any result is of chords.
+    Those that are optional are among them where any result has them.
     """
     shown = []
     for key, measure in MEASURES.items():
-        if not measure.of_chords or any(key in result.numbers for result in results):
+        if not measure.is_optional or any(key in result.numbers for result in results):
             shown += [key] if measure.of_reference is None else [key, measure.of_reference]
     return shown
 

@@ -17,7 +17,7 @@ from neural_midi_synth.exporting import saved_model
 from neural_midi_synth.exporting.channels import channel_facts
 from neural_midi_synth.instrument.controls import COLUMNS, PADDING
 from neural_midi_synth.instrument.instrument import Instrument
-from neural_midi_synth.instrument.loading import trained_on
+from neural_midi_synth.instrument.loading import kept_verdict, trained_on
 
 INSTRUMENT_NAME = "instrument.json"
 FORMAT = 1
@@ -106,12 +106,15 @@ def _told(dtype: str, shape: str, meaning: str) -> dict[str, str]:
 
 
 def _training_facts(folder: pathlib.Path) -> dict[str, Any]:
-    """What the folder of an instrument tells of its training: `trained_on` and `training`."""
+    """What the folder of an instrument tells of its training: `trained_on`, `training` and `verdict`."""
     facts: dict[str, Any] = {"training": dict(_training(folder))}
     trained = trained_on(folder)
     trained.pop("folder", None)  # A path on the machine where it was trained.
     if trained:
         facts["trained_on"] = trained
+    verdict = kept_verdict(folder)
+    if verdict:
+        facts["verdict"] = verdict
     return facts
 
 

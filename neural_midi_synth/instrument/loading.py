@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import gin
@@ -14,6 +15,7 @@ import tensorflow as tf
 
 from neural_midi_synth import configs
 from neural_midi_synth.errors import DataError
+from neural_midi_synth.files.outputs import write_aside
 from neural_midi_synth.instrument.instrument import Instrument
 
 # gin configures these; nothing here calls them.
@@ -25,6 +27,9 @@ CONFIG_NAME = "operative_config.gin"
 
 DATA_SET_NAME = "data_set.json"
 """In the folder of an instrument: what it was trained on."""
+
+VERDICT_NAME = "verdict.json"
+"""In the folder of an instrument: how near it comes to its player, as it was last evaluated."""
 
 PRETRAINED = pathlib.Path(__file__).resolve().parents[1] / "pretrained" / "demo_guitar"
 """The instrument that comes with the package: the demo guitar, trained by `make pretrained`."""
@@ -127,8 +132,7 @@ def _load(folder: pathlib.Path, checkpoint: str | None) -> Instrument:
     config = folder / CONFIG_NAME
     if not config.is_file():
         raise DataError(f"{folder}: no instrument here ({CONFIG_NAME} is missing). Name a folder that nms_train wrote.")
-    if checkpoint is None:
-        checkpoint = "best" if (folder / "best").is_dir() else "last"
+    checkpoint = checkpoint or _loaded_by_default(folder)
     path = tf.train.latest_checkpoint(str(folder / checkpoint))
     if path is None:
         raise DataError(f"{folder}: no checkpoint in {checkpoint}/. Train it for a while first.")
@@ -146,6 +150,10 @@ def _load(folder: pathlib.Path, checkpoint: str | None) -> Instrument:
     if pitches:
         instrument.pitch_range = (float(pitches["minimum"]), float(pitches["maximum"]))
     return instrument
+
+
+def _loaded_by_default(folder: pathlib.Path) -> str:
+    return "best" if (folder / "best").is_dir() else "last"
 
 
 def trained_on(folder: str | os.PathLike) -> dict[str, Any]:
@@ -168,3 +176,40 @@ def trained_on(folder: str | os.PathLike) -> dict[str, Any]:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise DataError(f"{path}: damaged. Delete it, or train again.") from error
+
+
+def keep_verdict(folder: str | os.PathLike, verdict: Mapping[str, Any]) -> None:
+    """Writes the verdict on an instrument, as `load` loads it, to its folder, unless that may not be written to.
+
+    Args:
+        folder: What `nms_train --save_dir` wrote.
+        verdict: `Verdict.facts`.
+    """
+    facts = {"checkpoint": _checkpoint_name(pathlib.Path(folder)), **verdict}
+    with contextlib.suppress(OSError, DataError), write_aside(pathlib.Path(folder) / VERDICT_NAME) as path:
+        path.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def kept_verdict(folder: str | os.PathLike) -> dict[str, Any]:
+    """Returns the verdict on an instrument; empty where it was not evaluated, or trained on since.
+
+    Args:
+        folder: What `nms_train --save_dir` wrote.
+
+    Raises:
+        DataError: The file is damaged.
+    """
+    path = pathlib.Path(folder) / VERDICT_NAME
+    if not path.is_file():
+        return {}
+    try:
+        facts = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path}: damaged. Delete it, or evaluate again.") from error
+    return facts if facts.pop("checkpoint", None) == _checkpoint_name(pathlib.Path(folder)) else {}
+
+
+def _checkpoint_name(folder: pathlib.Path) -> str:
+    """Returns which checkpoint `load` loads, by its folder and number."""
+    name = _loaded_by_default(folder)
+    return f"{name}/{pathlib.Path(tf.train.latest_checkpoint(str(folder / name)) or '').name}"

@@ -1,18 +1,22 @@
 """nms_evaluate takes flags that go together, and chooses what is played of a MIDI file."""
 
+import html
 import json
+import sys
 
 import mido
 import numpy as np
 import pytest
 
-from neural_midi_synth.files.audio import write_audio
+from neural_midi_synth.evaluation import metrics
+from neural_midi_synth.files.audio import read_audio, write_audio
+from neural_midi_synth.instrument.loading import VERDICT_NAME, kept_verdict
+from neural_midi_synth.midi.standard_midi_file import read_midi, write_midi
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--midi_dir", "riffs", "--data_set", "data"), "either --midi_dir or --data_set"),
         (("--track", "2"), "--track is for --midi_dir"),
         (("--data_set", "data", "--midi_channel", "2"), "--midi_channel is for --midi_dir"),
         (("--all_tracks",), "--all_tracks is for --midi_dir"),
@@ -51,3 +55,42 @@ def test_the_flags_choose_the_instrument_of_a_midi_file(trained, run_command, tm
         assert ("multipitch_f" in example) == (flag == "--all_tracks")
         sounds[flag] = (tmp_path / "report" / "sounds" / "song.wav").read_bytes()
     assert len(set(sounds.values())) == 3
+
+
+@pytest.mark.slow
+def test_the_takes_tell_how_near_the_player_comes_and_what_they_lack(trained, run_command, tmp_path):
+    # The first take, played by the same player: a second rendition of each is in the takes.
+    folder, report = tmp_path / "riffs", tmp_path / "report"
+    folder.mkdir()
+    samples, sample_rate = read_audio(trained.takes / "one.wav")
+    write_audio(folder / "riff.wav", samples, sample_rate)
+    write_midi(read_midi(trained.takes / "one.mid"), folder / "riff.mid")
+    arguments = ("--instrument", trained.folder, "--midi_dir", folder, "--output", report)
+    answer = run_command("evaluate", *arguments)
+    assert answer.status == 0, answer.error
+    facts = json.loads((report / "report.json").read_text(encoding="utf-8"))
+    notes, verdict = facts["notes"], facts["verdict"]
+    assert notes["from_takes"]
+    assert notes["notes"] == 29
+    assert 10 <= notes["played_twice"] <= 29  # Some lie in what is held out.
+    # They are the very same sound, moved by less than a millisecond where training aligns them.
+    assert notes["measures"]["log_mel"]["player_median"] < 0.5
+    assert notes["measures"]["rise"]["player_median"] < 1.0
+    # Trained for forty steps it is far from that.
+    assert notes["measures"]["log_mel"]["multiple"] > 5.0
+    assert verdict["verdict"] == "far off"
+    assert any("minutes of notes are few" in line for line in verdict["record"])
+    assert verdict["message"] in answer.output
+    assert html.escape(verdict["message"]) in (report / "report.html").read_text(encoding="utf-8")
+    assert kept_verdict(trained.folder) == verdict
+    (trained.folder / VERDICT_NAME).unlink()
+
+
+def test_perceived_quality_needs_visqol(trained, run_command, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "visqol", None)  # As if it was not installed.
+    metrics.visqol.cache_clear()
+    arguments = ("--midi_dir", trained.takes / "examples", "--output", tmp_path / "report", "--perceived")
+    answer = run_command("evaluate", "--instrument", trained.folder, *arguments)
+    assert answer.status == 1
+    assert answer.error.splitlines()[-1].endswith("--perceived needs ViSQOL. Install it: pip install visqol-python")
+    assert not (tmp_path / "report").exists()

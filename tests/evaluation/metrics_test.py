@@ -1,8 +1,11 @@
 """Metrics are known numbers on sounds whose difference is known."""
 
+import sys
+
 import numpy as np
 import pytest
 
+from neural_midi_synth.errors import DataError
 from neural_midi_synth.evaluation import metrics
 
 SAMPLE_RATE = 16000
@@ -151,3 +154,22 @@ def test_a_sound_may_be_shorter_than_a_window(n_samples):
 def test_what_is_not_a_sound_is_refused(samples, message):
     with pytest.raises(ValueError, match=message):
         metrics.compare(samples, tone(40), SAMPLE_RATE)
+
+
+def test_perceived_quality_falls_with_noise():
+    pytest.importorskip("visqol", reason="The extra 'perceived' is not installed.")
+    sound = tone(45, seconds=3.0)
+    same, near, far = (
+        metrics.perceived_quality(sound, sound + noise(seconds=3.0, level=level), SAMPLE_RATE)
+        for level in (0.0, 0.001, 0.03)
+    )
+    # ViSQOL gives a sound beside itself 4.73 at most.
+    assert same == pytest.approx(4.73, abs=0.05)
+    assert far < near < same
+
+
+def test_missing_visqol_is_told_with_its_remedy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "visqol", None)  # As if it was not installed.
+    metrics.visqol.cache_clear()
+    with pytest.raises(DataError, match="pip install visqol-python"):
+        metrics.perceived_quality(tone(45), tone(45), SAMPLE_RATE)

@@ -3,6 +3,7 @@
 import json
 import math
 import resource
+import shutil
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from neural_midi_synth.exporting import saved_model, versions
 from neural_midi_synth.exporting.facts import INSTRUMENT_NAME, instrument_facts
 from neural_midi_synth.exporting.versions import TFLITE_NAME, export
 from neural_midi_synth.instrument.controls import PADDING, frame_of
-from neural_midi_synth.instrument.loading import CONFIG_NAME, PRETRAINED
+from neural_midi_synth.instrument.loading import CONFIG_NAME, PRETRAINED, VERDICT_NAME, keep_verdict, kept_verdict
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +75,20 @@ def test_the_facts_are_those_of_the_instrument(trained, instrument):
     assert 0 < training["steps"] <= 40
     assert training["minutes"] > 0
     np.testing.assert_allclose(training["validation_loss"], reader.get_tensor("best/.ATTRIBUTES/VARIABLE_VALUE"), 1e-3)
+
+
+def test_the_verdict_is_told_until_the_instrument_is_trained_on(trained, instrument, tmp_path):
+    folder = tmp_path / "instrument"
+    shutil.copytree(trained.folder, folder)
+    assert "verdict" not in instrument_facts(instrument, folder)
+    verdict = {"verdict": "near", "message": "Near: attacks are blurred.", "faults": {"rise": 3.6}}
+    keep_verdict(folder, verdict)
+    assert instrument_facts(instrument, folder)["verdict"] == verdict
+    shutil.rmtree(folder / "best")  # Then the last checkpoint is loaded, which was not evaluated.
+    assert kept_verdict(folder) == {}
+    (folder / VERDICT_NAME).write_text("{", encoding="utf-8")
+    with pytest.raises(DataError, match="damaged. Delete it, or evaluate again"):
+        kept_verdict(folder)
 
 
 def test_the_frame_of_an_event_is_told_as_the_featurizer_computes_it(instrument):
