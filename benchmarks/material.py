@@ -8,7 +8,6 @@ import numpy as np
 import tensorflow as tf
 
 from neural_midi_synth import configs
-from neural_midi_synth.instrument.controls import frame_of
 from neural_midi_synth.instrument.instrument import Instrument
 from neural_midi_synth.instrument.loading import build, configure
 from neural_midi_synth.midi.pieces import Piece, Voice
@@ -42,13 +41,13 @@ def piece(seconds: float, voices: int) -> Piece:
     return Piece(tuple(voice(seconds, seed) for seed in range(voices)))
 
 
-def events(voice: Voice, frame_rate: int) -> list[tuple[int, str, tuple[float, ...]]]:
+def events(voice: Voice, frame_rate: int) -> list[tuple[float, str, tuple[float, ...]]]:
     """The voice as a player gives it to a stream: frame, method and its arguments, in the order of time."""
     timed = [(onset, "note_on", (pitch, velocity)) for onset, _, pitch, velocity in voice.notes]
     timed += [(offset, "note_off", (pitch,)) for _, offset, pitch, _ in voice.notes]
     timed += [(at, "control_change", (number, value)) for at, number, value in voice.control_changes]
     timed += [(at, "pitch_bend", (semitones,)) for at, semitones in voice.pitch_bends]
-    return sorted((frame_of(at, frame_rate), kind, values) for at, kind, values in timed)
+    return sorted((at * frame_rate, kind, values) for at, kind, values in timed)
 
 
 def training_features(batch: int, n_samples: int, sample_rate: int) -> dict[str, tf.Tensor]:

@@ -154,31 +154,31 @@ class _Oscillators(Oscillators):
     """As `Oscillators`, in int64 steps of 2⁻⁶⁴ cycles, which wrap by themselves; the high word is the phase, int32."""
 
     def phases(self, f0_hz: tf.Tensor, phase: tf.Tensor, onset: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
-        doubled = np.append(np.round(2.0 * self.middles), 2.0 * self._hop - 2.0).astype(np.int64)
-        cycles = _high_word(self._cycles(f0_hz, doubled, onset))
-        ends = phase[:, tf.newaxis] + tf.cumsum(cycles[..., -1], axis=1)
-        starts = tf.concat([phase[:, tf.newaxis], ends[:, :-1]], axis=1)
-        return tf.cast(starts[..., tf.newaxis] + cycles[..., :-1], tf.float32) * 2.0**-32, ends[:, -1]
+        starts, last = self._starts(f0_hz, phase[:, tf.newaxis], onset)
+        return tf.cast(starts + self._since_begin(f0_hz, self.middles, onset), tf.float32) * 2.0**-32, last[:, 0]
 
     def bank_phases(
         self, frequencies: tf.Tensor, phase: tf.Tensor, onset: tf.Tensor | None
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        cycles = _high_word(self._cycles(frequencies, np.array([2 * self._hop - 2]), onset))
-        ends = phase[:, tf.newaxis] + tf.cumsum(cycles, axis=1)
-        starts = tf.concat([phase[:, tf.newaxis], ends[:, :-1]], axis=1)
+        starts, last = self._starts(frequencies, phase, onset)
         begins = tf.cast(starts, tf.float32) * 2.0**-32
-        return begins[:, :, tf.newaxis] + self.within(frequencies, onset), ends[:, -1]
+        return begins[:, :, tf.newaxis] + self.within(frequencies, onset), last
 
-    def _cycles(self, hz: tf.Tensor, doubled: np.ndarray, onset: tf.Tensor | None) -> tf.Tensor:
-        """Cycles from each hop's begin to some samples in it.
+    def _starts(self, hz: tf.Tensor, phase: tf.Tensor, onset: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
+        """Phase at the begin of each hop, int32 `[voices, n_frames, n]`, and at the end, int32 `[voices, n]`."""
+        ends = phase[:, tf.newaxis] + tf.cumsum(self._since_begin(hz, np.array([self._hop - 1.0]), onset), axis=1)
+        return tf.concat([phase[:, tf.newaxis], ends[:, :-1]], axis=1), ends[:, -1]
+
+    def _since_begin(self, hz: tf.Tensor, samples: np.ndarray, onset: tf.Tensor | None) -> tf.Tensor:
+        """Steps of the phase from each hop's begin to some samples in it.
 
         Args:
             hz: `[voices, n_frames + 1, n]`; `n` is 1, or there is one sample.
-            doubled: Twice the samples' numbers, whole numbers.
+            samples: Numbers of the samples, whole or halves.
             onset: Where a note begins in each hop, `[voices, n_frames, 1]`.
 
         Returns:
-            int64 `[voices, n_frames, n or samples]`.
+            int32 `[voices, n_frames, n or samples]`.
         """
         # A frequency in whole numbers: Hz, 2⁻¹⁴ Hz, 2⁻²⁸ Hz.
         whole = tf.floor(hz)
@@ -189,15 +189,22 @@ class _Oscillators(Oscillators):
         def times(factor: float) -> tf.Tensor:
             return sum(digit * round(factor * 2.0**-shift) for digit, shift in zip(digits, (0, 14, 28)))
 
+        def change(factor: float) -> tf.Tensor:
+            factors = times(factor)
+            return factors[:, 1:] - factors[:, :-1]
+
         step = 2.0**64 / self._sample_rate
-        halves = times(step / 2.0)
-        sounds = tf.cast(hz[:, :-1] > 0.0, tf.int64)
-        changes = times(step / (8 * self._hop))
-        counted = (changes[:, 1:] - changes[:, :-1]) * (doubled * (doubled + 2))
+        doubled = np.round(2.0 * samples).astype(np.int64)
+        # What adds up from hop to hop, at the last sample, is without the rounding of a slope.
+        is_last = doubled == 2 * self._hop - 2
+        gradual = tf.where(
+            is_last, change(step / 2.0) * (self._hop - 1), change(step / (8 * self._hop)) * (doubled * (doubled + 2))
+        )
         if onset is not None:
             since = tf.maximum(doubled + 2 - 2 * tf.cast(self.jumps(onset), tf.int64), 0)
-            counted = tf.where(onset < 0.0, counted, (halves[:, 1:] - halves[:, :-1]) * since)
-        return halves[:, :-1] * (doubled + 2) + counted * sounds
+            gradual = tf.where(onset < 0.0, gradual, change(step / 2.0) * since)
+        sounds = tf.cast(hz[:, :-1] > 0.0, tf.int64)
+        return _high_word(times(step / 2.0)[:, :-1] * (doubled + 2) + gradual * sounds)
 
 
 def _harmonic(processor: Harmonic, controls: dict[str, tf.Tensor], state: State) -> tuple[tf.Tensor, State]:

@@ -38,7 +38,8 @@ _NOTE_CHANNELS = (
 )
 _CC_CHANNELS = tuple(f"cc_{number}" for number in range(128))
 _FAR = 2**52  # frames: later than any note, and exact in float64
-_ONSET = "onset"
+ONSET = "onset"
+"""The channel with which notes begin to the sample."""
 ATTACK = 1.0 / 16.0
 """Share of a hop in which a note rises, where it begins to the sample. One that begins later than that before a frame
 takes effect at the frame after, a little late, so that the rise never goes over a frame."""
@@ -97,8 +98,9 @@ class Controls:
     | `cc_N` | control change N, held between events; its default before the first | 0 to 1 |
     | `onset` | where a note began in the hop before the frame; -1 where none did | hops, 0 to 1 |
 
-    With the channel `onset`, notes begin to the sample: a note takes effect at the first frame after its onset, and
-    `distance_from_onset` is the time since the onset itself. Without it a note begins at the frame that is nearest.
+    With the channel `onset`, which an instrument adds where its processors take it, notes begin to the sample: a note
+    takes effect at the first frame after its onset, and `distance_from_onset` is the time since the onset itself.
+    Without it a note begins at the frame that is nearest.
 
     Attributes:
         channels: Names of the channels, in order.
@@ -143,8 +145,12 @@ class Controls:
         if unknown:
             raise ValueError(f"Controls.defaults: '{unknown[0]}' is not one of the styles {sorted(self.styles)}.")
         self._cc_defaults = {self.styles[style]: float(value) for style, value in defaults.items()}
-        self._to_the_sample = _ONSET in self.channels
         self.needs_future = tuple(channel for channel in self.channels if channel == "distance_to_offset")
+
+    def add_onsets(self) -> None:
+        """Adds the channel `onset`, unless it is there."""
+        if ONSET not in self.channels:
+            self.channels += (ONSET,)
 
     @property
     def defaults(self) -> dict[str, float]:
@@ -196,7 +202,7 @@ class Controls:
         notes = _with_padding_row(notes)
         notes = _sorted(notes, has_length(notes))
         begins = notes[..., 0]
-        onset = (_to_next_frame if self._to_the_sample else _to_frames)(begins, self.frame_rate)
+        onset = (_to_next_frame if ONSET in self.channels else _to_frames)(begins, self.frame_rate)
         next_onset = tf.concat([onset[:, 1:], tf.fill([tf.shape(onset)[0], 1], tf.constant(_FAR, tf.int64))], axis=1)
         # However short, a note lasts a frame; however long, it ends where the next begins.
         offset = tf.minimum(tf.maximum(_to_frames(notes[..., 1], self.frame_rate), onset + 1), next_onset)
@@ -212,7 +218,7 @@ class Controls:
 
         since_onset = seconds(frames - onset, gate)
         begins_at = tf.fill(tf.shape(frames), tf.constant(-1.0, tf.float64))
-        if self._to_the_sample:
+        if ONSET in self.channels:
             hops = begins * self.frame_rate
             since_onset = tf.where(gate, tf.cast(frames, tf.float64) - hops, 0.0) / self.frame_rate
             within = tf.clip_by_value(hops - tf.cast(onset - 1, tf.float64), 0.0, 1.0 - ATTACK)
@@ -227,7 +233,7 @@ class Controls:
             "distance_from_offset": tf.where(
                 known, seconds(frames - offset, known & ~gate), tf.constant(LONG_AGO, tf.float64)
             ),
-            _ONSET: begins_at,
+            ONSET: begins_at,
         }
 
 

@@ -15,10 +15,10 @@ import numpy as np
 import tensorflow as tf
 
 from neural_midi_synth.instrument import rendering
-from neural_midi_synth.instrument.controls import COLUMNS, Controls, has_length, voices_of
+from neural_midi_synth.instrument.controls import COLUMNS, ONSET, Controls, has_length, voices_of
 from neural_midi_synth.instrument.decoder import Decoder, Preprocessor
 from neural_midi_synth.instrument.gradients import loss_and_gradients, sum_of
-from neural_midi_synth.instrument.processors import F0, INHARMONICITY, ONSET, ProcessorGroup
+from neural_midi_synth.instrument.processors import F0, INHARMONICITY, ProcessorGroup
 from neural_midi_synth.instrument.recurrent import State, on_gpu
 from neural_midi_synth.instrument.strings import Strings
 from neural_midi_synth.midi.pieces import Piece, Voice
@@ -68,7 +68,7 @@ class Instrument(tf.keras.Model):
 
         Raises:
             ValueError: The frame rate does not divide the sample rate, a processor has another hop or sample rate, the
-                decoder sees a channel that is not there, or processors take what is not.
+                decoder sees a channel that is not there, or processors take what it has not.
         """
         super().__init__(name=name, autocast=False)  # Times stay float64.
         if controls.frame_rate < 1 or sample_rate % controls.frame_rate:
@@ -76,8 +76,8 @@ class Instrument(tf.keras.Model):
         missing = sorted(set(decoder.channels) - set(controls.channels))
         if missing:
             raise ValueError(f"Decoder.channels: '{missing[0]}' is not one of Controls.channels.")
-        if ONSET in processor_group.given and ONSET not in controls.channels:
-            raise ValueError("ProcessorGroup: its processors take 'onset', which is not one of Controls.channels.")
+        if ONSET in processor_group.given:
+            controls.add_onsets()
         if INHARMONICITY in processor_group.given and strings is None:
             raise ValueError(
                 "ProcessorGroup: its processors take 'inharmonicity'. Set Instrument.strings = @Strings()."

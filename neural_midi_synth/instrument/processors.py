@@ -17,10 +17,11 @@ import gin
 import numpy as np
 import tensorflow as tf
 
+from neural_midi_synth.instrument.controls import ONSET
 from neural_midi_synth.instrument.recurrent import State
 from neural_midi_synth.instrument.reverb import Reverb
 
-F0, INHARMONICITY, ONSET = "f0_hz", "inharmonicity", "onset"
+F0, INHARMONICITY = "f0_hz", "inharmonicity"
 GIVEN = (F0, INHARMONICITY, ONSET)
 """What processors may take besides network outputs and signals: the fundamental frequency in Hz, the inharmonicity
 coefficient of its string, and where a note begins in the hop before a frame (-1 where none does)."""

@@ -28,7 +28,7 @@ import numpy as np
 import tensorflow as tf
 
 from neural_midi_synth.errors import DataError
-from neural_midi_synth.instrument.controls import COLUMNS, frame_of, padded
+from neural_midi_synth.instrument.controls import COLUMNS, padded
 from neural_midi_synth.instrument.instrument import Instrument
 from neural_midi_synth.instrument.rendering import render_blocks, state_specs
 from neural_midi_synth.midi.events import Bent, ControlChanged, MidiChannel, Note, NoteBegan
@@ -101,11 +101,11 @@ class Stream:
         """Begins anew at frame 0, as if nothing had ever been played. May be called from any thread."""
         with self._lock:
             self.frame = 0
-            self._given: collections.deque[tuple[int, str, tuple[float, ...]]] = collections.deque()
+            self._given: collections.deque[tuple[float, str, tuple[float, ...]]] = collections.deque()
             self._n_events = 0
-            self._queue: list[tuple[int, int, str, tuple[float, ...]]] = []
+            self._queue: list[tuple[float, int, str, tuple[float, ...]]] = []
             self._channel = MidiChannel()
-            self._held: dict[int, list[tuple[int, float]]] = {}  # By controller, or `_BEND`: frames and values.
+            self._held: dict[int, list[tuple[float, float]]] = {}  # By controller, or `_BEND`: frames and values.
             self._begin(first_sample=0)
 
     def panic(self) -> None:
@@ -122,18 +122,19 @@ class Stream:
             self._begin(first_sample=0)
             self._silent = True
 
-    def frame_of(self, sample: float) -> int:
-        """The frame of an event at a sample, counted from the stream's begin: the one it would get in a file.
+    def frame_of(self, sample: float) -> float:
+        """The frame of an event at a sample, counted from the stream's begin: the one that it has in a file.
 
         Args:
             sample: As a host counts them.
 
         Returns:
-            What events take as `frame`.
+            What events take as `frame`, with its fraction: an instrument with the channel 'onset' begins a note at its
+            sample, another at the nearest frame.
         """
-        return frame_of(sample / self.sample_rate, self.instrument.frame_rate)
+        return sample / self.hop
 
-    def note_on(self, pitch: float, velocity: float, frame: int | None = None) -> None:
+    def note_on(self, pitch: float, velocity: float, frame: float | None = None) -> None:
         """Begins a note.
 
         Args:
@@ -149,7 +150,7 @@ class Stream:
         else:
             self._push("note_on", frame, pitch=(pitch, 127), velocity=(velocity, 127))
 
-    def note_off(self, pitch: float, frame: int | None = None) -> None:
+    def note_off(self, pitch: float, frame: float | None = None) -> None:
         """Ends the oldest note of a pitch whose key is down, unless the pedal (CC64) holds it.
 
         However soon it comes, a note lasts a frame.
@@ -163,7 +164,7 @@ class Stream:
         """
         self._push("note_off", frame, pitch=(pitch, 127))
 
-    def control_change(self, number: int, value: float, frame: int | None = None) -> None:
+    def control_change(self, number: int, value: float, frame: float | None = None) -> None:
         """Sets a controller.
 
         Args:
@@ -176,7 +177,7 @@ class Stream:
         """
         self._push("control_change", frame, number=(number, 127), value=(value, 127))
 
-    def pitch_bend(self, semitones: float, frame: int | None = None) -> None:
+    def pitch_bend(self, semitones: float, frame: float | None = None) -> None:
         """Bends the pitch.
 
         Args:
@@ -244,7 +245,7 @@ class Stream:
         if len(waiting):
             yield waiting
 
-    def _push(self, what: str, frame: int | None, **values: tuple[float, float | None]) -> None:
+    def _push(self, what: str, frame: float | None, **values: tuple[float, float | None]) -> None:
         needs_future = self.instrument.controls.needs_future
         if needs_future:
             raise DataError(
@@ -254,9 +255,9 @@ class Stream:
         for name, (value, highest) in values.items():
             if not math.isfinite(value) or (highest is not None and not 0 <= value <= highest):
                 raise DataError(f"{what}: {name}={value} is not " + ("0 to 127." if highest else "a number."))
-        if frame is not None and frame != int(frame):
-            raise DataError(f"{what}: frame={frame} is not a whole number.")
-        frame = self.frame if frame is None else int(frame)
+        frame = self.frame if frame is None else float(frame)
+        if not math.isfinite(frame):
+            raise DataError(f"{what}: frame={frame} is not a number.")
         self._given.append((frame, what, tuple(value for value, _ in values.values())))
 
     def _happen(self, end_frame: int) -> None:
@@ -268,7 +269,8 @@ class Stream:
         n_due = bisect.bisect_left(self._queue, (end_frame,))
         due, self._queue = self._queue[:n_due], self._queue[n_due:]
         for notes in self._notes:
-            del notes[: max(in_force([note.start for note in notes], self.frame), 0)]
+            # One that begins to the sample takes effect within a frame.
+            del notes[: max(in_force([note.start for note in notes], self.frame - 1), 0)]
         for events in self._held.values():
             del events[: max(in_force([frame for frame, _ in events], self.frame), 0)]
         for frame, _, what, values in due:

@@ -11,7 +11,6 @@ import tensorflow as tf
 
 from neural_midi_synth import configs
 from neural_midi_synth.instrument import loading
-from neural_midi_synth.instrument.controls import frame_of
 from neural_midi_synth.midi.events import Note
 from neural_midi_synth.midi.pieces import Piece, Voice
 from neural_midi_synth.midi.standard_midi_file import read_midi
@@ -200,14 +199,16 @@ def test_all_notes_off_ends_them(live, number):
     assert {note.end for note in stream.notes_played.values()} == {40}
 
 
-def test_a_frame_of_a_sample_is_that_of_the_time_in_a_file(live):
+def test_an_event_at_a_sample_is_heard_as_at_that_time_in_a_file(live):
     stream = Stream(live, 4)
-    for sample in (0, 31, 32, 33, 63, 64, 95, 96, 16_000 * 900 + 32):
-        notes = np.array([[[sample / 16_000, 1e6, 60, 100]]])
-        first = frame_of(sample / 16_000, live.frame_rate)
-        frames = live.controls(notes, np.zeros([1, 0, 3]), np.zeros([1, 0, 2]), n_frames=2, first_frame=first - 1)
-        np.testing.assert_array_equal(frames["gate"][0, :, 0], [0.0, 1.0])
-        assert stream.frame_of(sample) == first
+    for sample in (0, 31, 32, 33, 63, 64, 95, 96, 200):
+        voice = Voice(np.array([[sample / 16_000, 0.5, 60.0, 100.0]]))
+        stream.reset()
+        stream.note_on(60, 100, frame=stream.frame_of(sample))
+        played = np.concatenate([stream.block() for _ in range(8)])[live.latency :]
+        np.testing.assert_allclose(played, live.render(voice, n_samples=len(played)), atol=1e-4)
+        before = played[: sample + 1]
+        assert np.abs(before).max() < 1e-3 < np.abs(played).max()
 
 
 def test_panic_and_reset_may_come_from_any_thread_while_blocks_are_played(live):

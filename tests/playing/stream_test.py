@@ -9,7 +9,6 @@ import tensorflow as tf
 from neural_midi_synth import configs
 from neural_midi_synth.errors import DataError
 from neural_midi_synth.instrument import loading
-from neural_midi_synth.instrument.controls import frame_of
 from neural_midi_synth.midi.pieces import Voice
 from neural_midi_synth.midi.standard_midi_file import read_midi, write_midi
 from neural_midi_synth.playing.stream import Stream
@@ -93,14 +92,15 @@ def _frames(stream):
     return {channel: np.concatenate([frames[channel][0, :, 0] for frames in stream.played]) for channel in channels}
 
 
-def _events(voice, frame_rate):
+def _events(voice, instrument):
     """Events as a keyboard sends them, in order: (frame, method of the stream, its arguments)."""
     events = [(start, "note_on", (pitch, velocity)) for start, _, pitch, velocity in voice.notes]
     events += [(end, "note_off", (pitch,)) for _, end, pitch, _ in voice.notes]
     events += [(time, "control_change", (int(number), value)) for time, number, value in voice.control_changes]
     events += [(time, "pitch_bend", (semitones,)) for time, semitones in voice.pitch_bends]
     return [
-        (frame_of(time, frame_rate), what, values) for time, what, values in sorted(events, key=lambda event: event[0])
+        (time * instrument.frame_rate, what, values)
+        for time, what, values in sorted(events, key=lambda event: event[0])
     ]
 
 
@@ -118,7 +118,7 @@ def _play_live(stream, events, n_frames):
 @pytest.mark.parametrize("block_frames", [1, 4, 64, 384])
 def test_live_events_in_blocks_of_any_size_are_the_rendering(live, block_frames):
     stream = Stream(live, block_frames, voices=1)
-    played = _play_live(stream, _events(VOICE, live.frame_rate), 384)
+    played = _play_live(stream, _events(VOICE, live), 384)
     assert (played.dtype, played.shape) == (np.float32, (384 * live.hop,))
     rendering = live.render(VOICE, n_samples=len(played) - stream.latency)
     np.testing.assert_allclose(played[stream.latency :], rendering, atol=PROMISED)
@@ -127,7 +127,7 @@ def test_live_events_in_blocks_of_any_size_are_the_rendering(live, block_frames)
 
 def test_a_stream_of_a_decoder_with_a_stride_is_the_rendering(strided):
     stream = Stream(strided, 2, voices=1)
-    played = _play_live(stream, _events(VOICE, strided.frame_rate), 256)
+    played = _play_live(stream, _events(VOICE, strided), 256)
     rendering = strided.render(VOICE, n_samples=len(played) - stream.latency)
     np.testing.assert_allclose(played[stream.latency :], rendering, atol=PROMISED)
 
@@ -136,7 +136,7 @@ def test_a_stream_of_a_decoder_with_a_stride_is_the_rendering(strided):
 def test_the_latency_is_as_stated(which, request):
     played = request.getfixturevalue(which)
     stream = Stream(played, 4, voices=1)
-    signal = _play_live(stream, _events(VOICE, played.frame_rate), 256)
+    signal = _play_live(stream, _events(VOICE, played), 256)
     rendering = played.render(VOICE, n_samples=8000)
     errors = [np.abs(signal[lag : lag + 8000] - rendering).max() for lag in range(8 * played.hop)]
     assert np.argmin(errors) == stream.latency == (1 if which == "live" else 3) * played.hop
@@ -154,7 +154,7 @@ def test_control_frames_of_live_events_are_those_of_a_clip_to_the_last_bit(live,
     changes = np.stack([times[0], random.choice([55, 56, 1], 80), random.integers(0, 128, 80)], 1)
     voice = Voice(notes, changes, np.stack([times[1], random.normal(size=80)], 1))
     n_frames = 4 * (int(voice.duration * live.frame_rate) // 4 + 8)
-    _play_live(stream, _events(voice, live.frame_rate), n_frames)
+    _play_live(stream, _events(voice, live), n_frames)
     rows = {name: tf.constant(getattr(voice, name)[np.newaxis]) for name in KINDS}
     expected = tf.function(live.controls)(**rows, n_frames=n_frames)  # In graph, as it is rendered and trained.
     for channel, frames in _frames(stream).items():
@@ -173,7 +173,7 @@ def test_the_pedal_holds_notes_as_in_a_file(live, stream, tmp_path):
 
 
 def test_events_may_come_early_and_late_and_in_any_order(live, stream):
-    events = _events(VOICE, live.frame_rate)
+    events = _events(VOICE, live)
     expected = _play_live(stream, events, 320)
     stream.reset()
     for i in np.random.default_rng(0).permutation(len(events)):
@@ -236,7 +236,7 @@ def test_panic_silences_until_the_next_note(stream):
 
 
 def test_reset_starts_as_the_first_time(live, stream):
-    events = _events(VOICE, live.frame_rate)
+    events = _events(VOICE, live)
     first = _play_live(stream, events, 200)
     for disturb in (lambda: None, stream.panic, lambda: stream.note_on(99, 3, frame=10**6)):
         disturb()
@@ -331,7 +331,7 @@ def test_blocks_that_the_decoder_cannot_take_are_refused(strided, block_frames):
         ("note_on", (40, -1), "note_on: velocity=-1 is not 0 to 127."),
         ("control_change", (55, 200), "control_change: value=200 is not 0 to 127."),
         ("pitch_bend", (float("inf"),), "pitch_bend: semitones=inf is not a number."),
-        ("note_off", (40, 0.5), "note_off: frame=0.5 is not a whole number."),
+        ("note_off", (40, float("nan")), "note_off: frame=nan is not a number."),
     ],
 )
 def test_events_that_are_none_are_told(stream, what, values, message):
