@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import strategies as st
 
-from neural_midi_synth.instrument.controls import LONG_AGO, PADDING, Controls, Score
+from neural_midi_synth.instrument.controls import ATTACK, LONG_AGO, PADDING, Controls, Score
 
 CHANNELS = (
     "f0_midi",
@@ -20,6 +20,7 @@ CHANNELS = (
     "cc_55",
     "cc_1",
 )
+TO_THE_SAMPLE = (*CHANNELS, "onset")
 STYLES = {"openness": 55, "vibrato": 1}
 DEFAULTS = {"openness": 40.0}
 DEFAULT_PITCH = 52.0
@@ -37,20 +38,31 @@ def _frame(time, frame_rate):
     return math.floor(time * frame_rate + 0.5 + 1 / 64)
 
 
+def _onset_frame(time, frame_rate, channels):
+    return math.floor(time * frame_rate + ATTACK) + 1 if "onset" in channels else _frame(time, frame_rate)
+
+
 def _usable(row):
     return all(math.isfinite(value) for value in row) and row[0] > PADDING
 
 
-def _in_force(events, frame, frame_rate):
+def _in_force(events, frame, frame_of):
     """The event last in time of those at or before the frame; of those at one time the one given last."""
-    before = [(row[0], place, row) for place, row in enumerate(events) if _frame(row[0], frame_rate) <= frame]
+    before = [(row[0], place, row) for place, row in enumerate(events) if frame_of(row[0]) <= frame]
     return max(before)[2] if before else None
 
 
-def _reference_frame(frame, frame_rate, notes, control_changes, pitch_bends):
+def _reference_frame(frame, frame_rate, channels, notes, control_changes, pitch_bends):
     """Every channel at one frame, by looking at every event."""
+
+    def nearest(time):
+        return _frame(time, frame_rate)
+
+    def onset_of(time):
+        return _onset_frame(time, frame_rate, channels)
+
     notes = [row for row in notes if _usable(row) and row[1] > row[0]]
-    bend = _in_force([row for row in pitch_bends if _usable(row)], frame, frame_rate)
+    bend = _in_force([row for row in pitch_bends if _usable(row)], frame, nearest)
     semitones = bend[1] if bend else 0.0
     values = {
         "f0_midi": DEFAULT_PITCH + semitones,
@@ -59,30 +71,34 @@ def _reference_frame(frame, frame_rate, notes, control_changes, pitch_bends):
         "distance_from_onset": 0.0,
         "distance_to_offset": 0.0,
         "distance_from_offset": LONG_AGO,
+        "onset": -1.0,
     }
-    newest = _in_force(notes, frame, frame_rate)
+    newest = _in_force(notes, frame, onset_of)
     if newest:
         start, end, pitch, velocity = newest
-        onset = _frame(start, frame_rate)
+        onset = onset_of(start)
         offset = max(_frame(end, frame_rate), onset + 1)
-        later_onsets = [_frame(row[0], frame_rate) for row in notes if _frame(row[0], frame_rate) > frame]
+        later_onsets = [onset_of(row[0]) for row in notes if onset_of(row[0]) > frame]
         lasts = frame < offset
         values["f0_midi"] = pitch + semitones
         values["velocity"] = velocity / 127.0
         values["gate"] = float(lasts)
-        values["distance_from_onset"] = (frame - onset) / frame_rate if lasts else 0.0
+        begins = start * frame_rate if "onset" in channels else onset
+        values["distance_from_onset"] = (frame - begins) / frame_rate if lasts else 0.0
+        if frame == onset:
+            values["onset"] = min(max(start * frame_rate - (onset - 1), 0.0), 1.0 - ATTACK)
         values["distance_to_offset"] = (min([offset, *later_onsets]) - frame) / frame_rate if lasts else 0.0
         values["distance_from_offset"] = 0.0 if lasts else (frame - offset) / frame_rate
     values["f0_midi"] = min(max(values["f0_midi"], 0.0), 127.0)
     for number, default in ((55, DEFAULTS["openness"]), (1, 0.0)):
-        change = _in_force([row for row in control_changes if _usable(row) and row[1] == number], frame, frame_rate)
+        change = _in_force([row for row in control_changes if _usable(row) and row[1] == number], frame, nearest)
         values[f"cc_{number}"] = min(max((change[2] if change else default) / 127.0, 0.0), 1.0)
     return values
 
 
-def _reference(voice, frame_rate, n_frames, first_frame):
-    frames = [_reference_frame(first_frame + i, frame_rate, *voice) for i in range(n_frames)]
-    return {name: np.array([frame[name] for frame in frames], np.float32) for name in CHANNELS}
+def _reference(voice, frame_rate, channels, n_frames, first_frame):
+    frames = [_reference_frame(first_frame + i, frame_rate, channels, *voice) for i in range(n_frames)]
+    return {name: np.array([frame[name] for frame in frames], np.float32) for name in channels}
 
 
 def _batched(voices, dtype=np.float64):
@@ -138,31 +154,35 @@ def _voices(draw, max_voices=3):
 ONE_ROUNDING = dict(rtol=2.0**-22, atol=1e-30)
 
 
+@pytest.mark.parametrize("channels", [CHANNELS, TO_THE_SAMPLE])
 @thorough
 @hypothesis.given(_voices(), st.integers(0, 40), st.data())
-def test_frames_equal_the_reference(rate_and_voices, n_frames, data):
+def test_frames_equal_the_reference(channels, rate_and_voices, n_frames, data):
     frame_rate, voices = rate_and_voices
     batch = len(voices)
     first = data.draw(st.one_of(st.integers(-25, 40), st.lists(st.integers(-25, 40), min_size=batch, max_size=batch)))
-    result = _controls(frame_rate)(*_batched(voices), n_frames, first)
-    assert list(result) == list(CHANNELS)
+    result = _controls(frame_rate, channels)(*_batched(voices), n_frames, first)
+    assert list(result) == list(channels)
     for i, (voice, first_frame) in enumerate(zip(voices, np.broadcast_to(first, [batch]))):
-        expected = _reference(voice, frame_rate, n_frames, int(first_frame))
+        expected = _reference(voice, frame_rate, channels, n_frames, int(first_frame))
         for name, value in result.items():
             assert value.dtype == tf.float32
             assert value.shape == (batch, n_frames, 1)
-            np.testing.assert_allclose(value[i, :, 0], expected[name], err_msg=name, **ONE_ROUNDING)
+            # The time since an onset is a small difference of large times.
+            rounding = dict(atol=1e-9) if "onset" in channels and "onset" in name else ONE_ROUNDING
+            np.testing.assert_allclose(value[i, :, 0], expected[name], err_msg=name, **rounding)
 
 
+@pytest.mark.parametrize("channels", [CHANNELS, TO_THE_SAMPLE])
 @thorough
 @hypothesis.given(_voices(), st.lists(st.integers(0, 15), min_size=1, max_size=5), st.integers(-25, 25))
-def test_blocks_equal_the_whole_to_the_last_bit(rate_and_voices, lengths, first_frame):
+def test_blocks_equal_the_whole_to_the_last_bit(channels, rate_and_voices, lengths, first_frame):
     frame_rate, voices = rate_and_voices
-    controls, rows = _controls(frame_rate), _batched(voices)
+    controls, rows = _controls(frame_rate, channels), _batched(voices)
     whole = controls(*rows, sum(lengths), first_frame)
     begins = first_frame + np.cumsum([0, *lengths[:-1]])
     blocks = [controls(*rows, length, int(begin)) for length, begin in zip(lengths, begins)]
-    for name in CHANNELS:
+    for name in channels:
         np.testing.assert_array_equal(np.concatenate([block[name] for block in blocks], axis=1), whole[name])
 
 
@@ -177,15 +197,16 @@ def test_order_of_rows_at_different_times_is_of_no_matter(rate_and_voices, rando
         np.testing.assert_array_equal(result[name], expected[name], err_msg=name)
 
 
+@pytest.mark.parametrize("channels", [CHANNELS, TO_THE_SAMPLE])
 @thorough
 @hypothesis.given(_voices(max_voices=1), st.lists(st.integers(1, 20), min_size=1, max_size=4), st.integers(-10, 40))
-def test_a_score_gives_a_block_all_that_matters_to_it(rate_and_voices, lengths, first_frame):
+def test_a_score_gives_a_block_all_that_matters_to_it(channels, rate_and_voices, lengths, first_frame):
     frame_rate, voices = rate_and_voices
     rows = _batched(voices)
     score = Score([{name: each.numpy()[0] for name, each in zip(N_COLUMNS, rows)}], frame_rate)
-    whole = _controls(frame_rate)(*rows, sum(lengths), first_frame)
+    whole = _controls(frame_rate, channels)(*rows, sum(lengths), first_frame)
     for length in lengths:
-        block = _controls(frame_rate)(
+        block = _controls(frame_rate, channels)(
             **score.rows(first_frame, first_frame + length), n_frames=length, first_frame=first_frame
         )
         for name, value in block.items():
