@@ -12,9 +12,22 @@ from tqdm import tqdm
 
 from neural_midi_synth.errors import DataError
 
+# Flags that functions of this module define are those of the command that calls them.
+flags.disclaim_key_flags()
+
 
 class UsageError(Exception):
     """Flags that do not go together: exit status 2."""
+
+
+def define_module_flag() -> flags.FlagHolder[list[str]]:
+    """Defines `--module` for a command that loads an instrument."""
+    return flags.DEFINE_multi_string(
+        "module",
+        [],
+        "A Python module of your own that the instrument's config imports; only for instruments that you trust.",
+        allow_override=True,
+    )
 
 
 def run(main: Callable[..., None], usage: str, takes_files: bool = False) -> None:

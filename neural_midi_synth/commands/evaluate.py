@@ -62,6 +62,7 @@ _PERCEIVED = flags.DEFINE_bool(
     "Measure the perceived quality, too: it needs ViSQOL (pip install visqol-python), and a second for each of sound.",
     allow_override=True,
 )
+_MODULE = command_line.define_module_flag()
 
 
 def main() -> None:
@@ -74,7 +75,7 @@ def main() -> None:
     from neural_midi_synth.evaluation import comparing, examples
     from neural_midi_synth.instrument.loading import DATA_SET_NAME, keep_verdict, load
 
-    instrument = load(_INSTRUMENT.value)
+    instrument = load(_INSTRUMENT.value, modules=_MODULE.value)
     if _MIDI_DIR.value:
         played = examples.examples_in(
             _MIDI_DIR.value, instrument.sample_rate, _TRACK.value, _MIDI_CHANNEL.value, _ALL_TRACKS.value

@@ -41,6 +41,7 @@ _VOICES = flags.DEFINE_integer(
     upper_bound=64,
     allow_override=True,
 )
+_MODULE = command_line.define_module_flag()
 
 
 def main() -> None:
@@ -55,7 +56,7 @@ def main() -> None:
     from neural_midi_synth.instrument.loading import PRETRAINED, load
 
     folder = _INSTRUMENT.value or PRETRAINED
-    instrument, voices = load(folder), _VOICES.value or 1
+    instrument, voices = load(folder, modules=_MODULE.value), _VOICES.value or 1
     print(export(instrument, _OUTPUT.value, _TFLITE.value, _BLOCK_FRAMES.value, voices, trained_in=folder))
 
 

@@ -78,6 +78,7 @@ _ALL_TRACKS = flags.DEFINE_bool(
     allow_override=True,
 )
 flags.DEFINE_alias("channel", "midi_channel")
+_MODULE = command_line.define_module_flag()
 
 
 def main() -> None:
@@ -96,10 +97,10 @@ def main() -> None:
     chosen = _TRACK.value is not None or _MIDI_CHANNEL.value is not None or _ALL_TRACKS.value
     if chosen:
         pieces = [read_midi(path, _TRACK.value, _MIDI_CHANNEL.value, _ALL_TRACKS.value) for path in _MIDI.value]
-        instrument = load(_INSTRUMENT.value)
+        instrument = load(_INSTRUMENT.value, modules=_MODULE.value)
     else:
         files = [read_parts(path) for path in _MIDI.value]
-        instrument = load(_INSTRUMENT.value)
+        instrument = load(_INSTRUMENT.value, modules=_MODULE.value)
         pieces = [_fitting(path, parts, instrument) for path, parts in zip(_MIDI.value, files)]
     sample_rate = _SAMPLE_RATE.value or instrument.sample_rate
     seconds = sum(piece.duration + TAIL_SECONDS for piece in pieces)

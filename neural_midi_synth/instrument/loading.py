@@ -7,7 +7,7 @@ import json
 import os
 import pathlib
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import gin
@@ -16,6 +16,7 @@ import tensorflow as tf
 from neural_midi_synth import configs
 from neural_midi_synth.errors import DataError
 from neural_midi_synth.files.outputs import write_aside
+from neural_midi_synth.instrument import config_check
 from neural_midi_synth.instrument.instrument import Instrument
 
 # gin configures these; nothing here calls them.
@@ -109,26 +110,30 @@ def _first_line(error: Exception) -> str:
     return next(telling, type(error).__name__)
 
 
-def load(folder: str | os.PathLike | None = None, checkpoint: str | None = None) -> Instrument:
-    """Loads a trained instrument.
+def load(
+    folder: str | os.PathLike | None = None, checkpoint: str | None = None, modules: Collection[str] = ()
+) -> Instrument:
+    """Loads a trained instrument, which may be a stranger's: it is data, and runs no code.
 
     gin's configuration becomes that of the instrument. May be called from several threads.
 
     Args:
         folder: What `nms_train --save_dir` wrote; unless given, the guitar that comes with the package.
         checkpoint: 'best' (on validation) or 'last'; unless given the best, or the last of a run too young to have one.
+        modules: Modules of your own that its config imports, for instruments with processors of your own. Name them
+            only where you trust the folder.
 
     Returns:
         The instrument, ready to `render`.
 
     Raises:
-        DataError: There is no instrument in the folder, or it is damaged.
+        DataError: There is no instrument in the folder, it is damaged, or its config would run code.
     """
     with _LOADING:
-        return _load(pathlib.Path(folder or PRETRAINED), checkpoint)
+        return _load(pathlib.Path(folder or PRETRAINED), checkpoint, modules)
 
 
-def _load(folder: pathlib.Path, checkpoint: str | None) -> Instrument:
+def _load(folder: pathlib.Path, checkpoint: str | None, modules: Collection[str]) -> Instrument:
     config = folder / CONFIG_NAME
     if not config.is_file():
         raise DataError(f"{folder}: no instrument here ({CONFIG_NAME} is missing). Name a folder that nms_train wrote.")
@@ -136,6 +141,7 @@ def _load(folder: pathlib.Path, checkpoint: str | None) -> Instrument:
     path = tf.train.latest_checkpoint(str(folder / checkpoint))
     if path is None:
         raise DataError(f"{folder}: no checkpoint in {checkpoint}/. Train it for a while first.")
+    config_check.check(config, modules)
     try:
         configure([config], skip_unknown=True)
         instrument = build()
