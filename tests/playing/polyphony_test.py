@@ -117,7 +117,7 @@ class _Notes(Stream):
         self.notes_played = {}
 
     def _rows(self):
-        for notes in self._notes:
+        for notes in self._voices.notes:
             self.notes_played.update({id(note): note for note in notes})
         return super()._rows()
 
