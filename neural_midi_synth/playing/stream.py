@@ -116,6 +116,11 @@ class Stream:
             self._begin(first_sample=0)
             self._silent = True
 
+    @property
+    def pitches(self) -> list[float | None]:
+        """MIDI note number of the note that lasts on each voice, None where none does. From any thread."""
+        return self._voices.pitches
+
     def frame_of(self, sample: float) -> int:
         """The frame of an event at a sample, counted from the stream's begin: the one it would get in a file.
 

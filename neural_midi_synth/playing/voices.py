@@ -80,6 +80,12 @@ class Voices:
             for events in held.values():
                 del events[: max(in_force([frame for frame, _ in events], frame), 0)]
 
+    @property
+    def pitches(self) -> list[float | None]:
+        """MIDI note number of the note that lasts on each voice, None where none does. From any thread."""
+        newest = [notes[-1] if notes else None for notes in map(list, self.notes)]
+        return [note.pitch if note is not None and note.end is None else None for note in newest]
+
     def rows(self, frame_rate: int) -> list[dict[str, list[tuple[float, ...]]]]:
         """What `Controls` has to know of each voice: rows by name, with times that it rounds to the very frames."""
         rows = []
