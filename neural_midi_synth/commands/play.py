@@ -100,7 +100,7 @@ def main() -> None:
     from neural_midi_synth.instrument.rendering import as_piece
     from neural_midi_synth.playing import devices
     from neural_midi_synth.playing.keyboard import Keyboard
-    from neural_midi_synth.playing.live import Live
+    from neural_midi_synth.playing.live import Live, go_first
     from neural_midi_synth.playing.recording import recording
     from neural_midi_synth.playing.session import Session
 
@@ -116,6 +116,7 @@ def main() -> None:
     instrument = load(_INSTRUMENT.value)
     _check_styles(instrument, [*styles, *(knobs or {}).values()])
     piece = as_piece(_MIDI.value, instrument) if _MIDI.value is not None else None
+    go_first()
     print(f"{_INSTRUMENT.value or 'The guitar of the package'}: trying how fast this machine is.", file=sys.stderr)
     live = Live(instrument, _block_frames(instrument), _VOICES.value)
     stream = live.stream

@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import os
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -34,11 +35,13 @@ BLOCK_SECONDS = (0.004, 0.008, 0.016, 0.032)
 
 _MOST_LOAD = 0.6  # Of the time of a block that its computing may take, with nothing else going on.
 _BLOCKS_TRIED = 40
+_PRIORITY = 10  # From 1 to 99; JACK's own threads have more.
 _SPARE_SECONDS = 0.001  # What threads need to wake.
 _CLOCK_MEMORY = 0.25  # s: devices that stumble count on from there.
 _STANDSTILL_SECONDS = 0.3  # Without a callback for so long, a device has stopped.
 _WAIT_SECONDS = 0.02  # The longest that the thread sleeps.
 _GROWTH = 1.1  # Of what is kept free for computing, where it was too little.
+_MOST_COMPUTING = 0.04  # s
 _AVERAGED = 0.02  # How much a new block counts in the average load.
 
 
@@ -264,10 +267,9 @@ class Live:
         return 0.0 if self._seen == -math.inf else self._clock.counted_at(when) * self.sample_rate
 
     def _leave_more_time(self, took: float) -> None:
-        """After a block that came too late since it took too long: a little more, at most the length of a block."""
-        block = self.stream.block_samples / self.stream.sample_rate
-        if took > self._computing and self._computing < block:
-            self._computing = min(_GROWTH * self._computing, block)
+        """After a block that came too late since it took too long: a little more, as long as it can still be played."""
+        if took > self._computing:
+            self._computing = max(min(_GROWTH * self._computing, _MOST_COMPUTING), self._computing)
 
     def _catch_up(self, now: float) -> None:
         """Where even the end of the next block would be too late, the stream stands still until there is time again."""
@@ -275,6 +277,22 @@ class Live:
         soonest = self._position_at(now) + self._computing * self.sample_rate
         if soonest > self._position + block:
             self._position = (math.floor(soonest / self._buffer) + 2) * self._buffer
+
+
+def go_first() -> bool:
+    """Has the threads of this process go before all others, where the system allows it; those begun later, too.
+
+    Linux allows it to root, and to users with a limit for it, as those of the group `audio` have by most distributions.
+
+    Returns:
+        Whether it is allowed.
+    """
+    try:
+        for thread in os.listdir("/proc/self/task"):
+            os.sched_setscheduler(int(thread), os.SCHED_RR, os.sched_param(_PRIORITY))
+    except (AttributeError, OSError):  # Another system, or not allowed.
+        return False
+    return True
 
 
 def _held_by_machine(instrument: Instrument, block_frames: int | None, voices: int) -> tuple[Stream, float]:

@@ -21,7 +21,7 @@ import collections
 import math
 import os
 import threading
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -84,7 +84,7 @@ class Stream:
         self.hop = instrument.hop
         self.block_samples = self.block_frames * self.hop
         self.latency = instrument.latency
-        self._features, self._step = instrument.traced(("stream", self.block_frames), self._trace)
+        self._play_events, self._step = instrument.traced(("stream", self.block_frames), self._trace)
         self._lock = threading.RLock()
         self.reset()
         self.block()
@@ -211,13 +211,14 @@ class Stream:
             self._happen(self.frame + self.block_frames)
             if control_frames is not None:
                 self._wake()
-                return self._play(*self._checked(control_frames))
+                frames, audible = self._checked(control_frames)
+                return self._play(self._step, [frames], audible)
             elif self._silent:
                 self.frame += self.block_frames
                 return np.zeros(self.block_samples, np.float32)
             # A voice that has had no note yet would add the noise that a network makes of silence.
             audible = [voice == 0 or bool(notes) for voice, notes in enumerate(self._voices.notes)]
-            return self._play(self._features(self._rows(), tf.constant(self.frame, tf.int64)), audible)
+            return self._play(self._play_events, [self._rows(), tf.constant(self.frame, tf.int64)], audible)
 
     def blocks(
         self,
@@ -307,18 +308,15 @@ class Stream:
             frames[channel] = tf.constant(np.broadcast_to(values.reshape([-1, one, 1]), [self.voices, one, 1]))
         return frames, [voice == 0 or is_for_all for voice in range(self.voices)]
 
-    def _play(self, frames: dict[str, tf.Tensor], audible: Sequence[bool]) -> np.ndarray:
+    def _play(self, graph: Callable[..., Any], inputs: Sequence[Any], audible: Sequence[bool]) -> np.ndarray:
         mask = tf.constant(audible, tf.float32)
-        signal, self._state = self._step(frames, self._state, tf.constant(self.voices), mask)
+        signal, self._state = graph(*inputs, self._state, tf.constant(self.voices), mask)
         self.frame += self.block_frames
         return signal.numpy()
 
     def _trace(self) -> Sequence[tf.types.experimental.ConcreteFunction]:
-        """The graphs of rows to control frames and of these to sound."""
+        """The graphs from rows to sound, in one go, since each call costs time, and from control frames to sound."""
         instrument, block_frames = self.instrument, self.block_frames
-
-        def features(rows: dict[str, tf.Tensor], first_frame: tf.Tensor) -> dict[str, tf.Tensor]:
-            return instrument.controls(**rows, n_frames=block_frames, first_frame=first_frame)
 
         def step(
             frames: dict[str, tf.Tensor], state: dict[str, Any], voices: tf.Tensor, audible: tf.Tensor
@@ -326,12 +324,21 @@ class Stream:
             outputs, state = instrument.step(frames, state, voices, audible)
             return instrument.level * outputs["out"]["signal"][0], state
 
+        def play_events(
+            rows: dict[str, tf.Tensor],
+            first_frame: tf.Tensor,
+            state: dict[str, Any],
+            voices: tf.Tensor,
+            audible: tf.Tensor,
+        ) -> tuple[tf.Tensor, dict[str, Any]]:
+            frames = instrument.controls(**rows, n_frames=block_frames, first_frame=first_frame)
+            return step(frames, state, voices, audible)
+
         rows = {name: tf.TensorSpec([None, None, columns], tf.float64) for name, columns in COLUMNS.items()}
         channels = instrument.controls.channels
         frames = {channel: tf.TensorSpec([None, block_frames, 1], tf.float32) for channel in channels}
+        others = (state_specs(instrument), tf.TensorSpec([], tf.int32), tf.TensorSpec([None], tf.float32))
         return (
-            tf.function(features).get_concrete_function(rows, tf.TensorSpec([], tf.int64)),
-            tf.function(step).get_concrete_function(
-                frames, state_specs(instrument), tf.TensorSpec([], tf.int32), tf.TensorSpec([None], tf.float32)
-            ),
+            tf.function(play_events).get_concrete_function(rows, tf.TensorSpec([], tf.int64), *others),
+            tf.function(step).get_concrete_function(frames, *others),
         )
