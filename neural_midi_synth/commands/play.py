@@ -114,7 +114,7 @@ def main() -> None:
     devices.import_rtmidi()
     devices.output_device(devices.import_sounddevice(), _DEVICE.value)  # Told before the instrument is loaded.
     instrument = load(_INSTRUMENT.value)
-    _check_styles(instrument, [*styles, *(knobs or {}).values()])
+    _check_styles(instrument, styles, knobs or {})
     piece = as_piece(_MIDI.value, instrument) if _MIDI.value is not None else None
     go_first()
     print(f"{_INSTRUMENT.value or 'The guitar of the package'}: trying how fast this machine is.", file=sys.stderr)
@@ -176,11 +176,14 @@ def _block_frames(instrument: Instrument) -> int | None:
     return max(round(_BLOCK.value / 1000.0 * instrument.frame_rate / stride), 1) * stride
 
 
-def _check_styles(instrument: Instrument, styles: list[str]) -> None:
-    for style in styles:
+def _check_styles(instrument: Instrument, styles: dict[str, float], knobs: dict[int, str]) -> None:
+    for style in [*styles, *knobs.values()]:
         if style not in instrument.styles:
             known = ", ".join(instrument.styles) or "none"
             raise DataError(f"'{style}' is not a style of this instrument; it has {known}.")
+    for style, value in styles.items():
+        if not 0 <= value <= 127:
+            raise DataError(f"{style}={value:g}: a style's value is 0 to 127.")
 
 
 def _check_take(path: pathlib.Path) -> None:

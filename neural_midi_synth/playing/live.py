@@ -80,19 +80,31 @@ class Live:
         on_block: Called by that thread with the first frame of each block, and the block as the stream plays it.
     """
 
-    def __init__(self, instrument: Instrument, block_frames: int | None = None, voices: int = 6) -> None:
-        """Readies an instrument, and tries how long it computes.
+    def __init__(
+        self,
+        instrument: Instrument,
+        block_frames: int | None = None,
+        voices: int = 6,
+        computing: float | None = None,
+    ) -> None:
+        """Readies an instrument.
 
         Args:
             instrument: What plays.
             block_frames: Control frames of a block; unless given, of the shortest one that this machine computes in
                 good time.
             voices: How many notes can last at once.
+            computing: Time to keep free for a block to be computed in, s; unless given, that is tried.
 
         Raises:
+            DataError: The instrument cannot be played live.
             ValueError: As `Stream`.
         """
-        self.stream, self._computing = _held_by_machine(instrument, block_frames, voices)
+        if computing is not None and block_frames is not None:
+            self.stream, self._computing = Stream(instrument, block_frames, voices), computing
+        else:
+            self.stream, tried = _held_by_machine(instrument, block_frames, voices)
+            self._computing = tried if computing is None else computing
         self.load = 0.0
         self.late = 0
         self.on_block: Callable[[int, np.ndarray], None] | None = None
@@ -120,6 +132,7 @@ class Live:
             self._clock = SteadyClock(_CLOCK_MEMORY)
             self._seen = -math.inf
             self._frame, self._position = self.stream.frame, 0  # Of the next block, and where it goes in the output.
+            self._is_first = True
             self._gaps_before += self.output.gaps
             self.output = Output(self.sample_rate)
 
@@ -272,10 +285,14 @@ class Live:
             self._computing = max(min(_GROWTH * self._computing, _MOST_COMPUTING), self._computing)
 
     def _catch_up(self, now: float) -> None:
-        """Where even the end of the next block would be too late, the stream stands still until there is time again."""
+        """Where even the end of the next block would be too late, the stream stands still until there is time again.
+
+        So it does before the first block, for which nobody could have had time.
+        """
         block = self.stream.block_samples * self._ratio
         soonest = self._position_at(now) + self._computing * self.sample_rate
-        if soonest > self._position + block:
+        if self._is_first or soonest > self._position + block:
+            self._is_first = False
             self._position = (math.floor(soonest / self._buffer) + 2) * self._buffer
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 FADE_SECONDS = 0.005
 
+_LEAST_SWING = 0.02  # Of full scale.
 _TAPS = 32  # Of the resampler at the lower of both rates: half of them are its delay.
 _KAISER_BETA = 6.0  # Images are 60 dB below.
 _CUTOFF = 0.91  # Of half the lower rate.
@@ -185,7 +186,11 @@ class Output:
         return part
 
     def _break_off(self) -> None:
-        """Lets what was heard last go on as its reflection in the last sample, which has the same value and slope."""
+        """Lets what was heard last go on as its reflection in the last sample, which has the same value and slope.
+
+        A reflection may swing far out; it is bent gently, so that it gets not much louder than what was heard.
+        """
         self._is_broken_off, self._risen = True, 0
-        reflected = 2.0 * self._heard[-1] - self._heard[-2::-1]
-        self._tail = reflected * self._rise[::-1]
+        last = self._heard[-1]
+        most = max(min(np.abs(self._heard).max() / 2, 1.0 - abs(last)), _LEAST_SWING)
+        self._tail = (last + most * np.tanh((last - self._heard[-2::-1]) / most)) * self._rise[::-1]

@@ -152,8 +152,10 @@ class Recording:
                 self._tracks[name].write(tick, event, channel or 0, self._of_all)
 
     def _write_midi(self) -> None:
+        if not self._tracks:
+            self._tracks["keyboard"] = _TrackFile("keyboard")
         with write_aside(self.midi_path) as aside, open(aside, "wb") as file:
-            tracks = list(self._tracks.values()) or [_TrackFile("keyboard")]
+            tracks = list(self._tracks.values())
             file.write(struct.pack(">4sLHHH", b"MThd", 6, min(len(tracks) - 1, 1), len(tracks), WRITE_TICKS_PER_BEAT))
             for track in tracks:
                 track.copy_to(file)
