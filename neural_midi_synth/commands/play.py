@@ -112,9 +112,10 @@ def main() -> None:
     if _RECORD.value is not None:
         _check_take(pathlib.Path(_RECORD.value))
     devices.import_rtmidi()
-    devices.output_device(devices.import_sounddevice(), _DEVICE.value)  # Told before the instrument is loaded.
+    sounddevice = devices.import_sounddevice()
     instrument = load(_INSTRUMENT.value)
     _check_styles(instrument, styles, knobs or {})
+    devices.output_device(sounddevice, _DEVICE.value)
     piece = as_piece(_MIDI.value, instrument) if _MIDI.value is not None else None
     go_first()
     print(f"{_INSTRUMENT.value or 'The guitar of the package'}: trying how fast this machine is.", file=sys.stderr)

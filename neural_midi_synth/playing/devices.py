@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -26,6 +28,7 @@ _COMMON_RATES = (48000, 44100)
 _CALLBACKS_WATCHED = 8  # Before it plays: what the device asks for, and how late it plays that.
 _SILENCE_SECONDS = 1.0  # After so long without a callback a device is gone.
 _RETRY_SECONDS = 1.0
+_CLOSE_SECONDS = 3.0
 _CLOCK_MEMORY = 5.0  # s
 _NO_KEYBOARDS = ("Midi Through", "nms_play", "RtMidi")
 
@@ -54,16 +57,23 @@ class Speakers:
         self._sounddevice = import_sounddevice()
         self._stream: Any = None
         self._tried = -_RETRY_SECONDS
+        self._is_stuck = False
         self.is_open = False
         self.name = ""
         self._open()
 
     def tend(self) -> bool:
-        """Looks after the device; to be called some times a second. Tells whether it has just come back."""
+        """Looks after the device; to be called some times a second. Tells whether it has just come back.
+
+        Raises:
+            DataError: The device is gone in such a way that this process can't open another one.
+        """
         now = time.perf_counter()
         if self.is_open and (now > self._called + _SILENCE_SECONDS or not self._stream.active):
-            self._tell(f"{self.name}: the sound device is gone; it plays on when there is one again.")
             self.close()
+            if self._is_stuck:
+                raise DataError(f"{self.name}: the sound device is gone for good. Start nms_play again.")
+            self._tell(f"{self.name}: the sound device is gone; it plays on when there is one again.")
             self._tried = now
         if not self.is_open and now > self._tried + _RETRY_SECONDS:
             self._tried = now
@@ -79,11 +89,23 @@ class Speakers:
     def close(self) -> None:
         """Closes the device."""
         self.is_open, self._is_playing = False, False
-        if self._stream is not None:
-            with silent_stderr(), contextlib.suppress(self._sounddevice.PortAudioError):  # A dead one can't be closed.
-                self._stream.abort()
-                self._stream.close()
-        self._stream = None
+        stream, self._stream = self._stream, None
+        if stream is None:
+            return
+
+        def close() -> None:
+            with contextlib.suppress(self._sounddevice.PortAudioError):  # One that is gone can't be stopped.
+                stream.abort()
+            with contextlib.suppress(self._sounddevice.PortAudioError):
+                stream.close()
+
+        closer = threading.Thread(target=close, daemon=True)
+        closer.start()
+        closer.join(_CLOSE_SECONDS)
+        if closer.is_alive():
+            # A JACK server has ended: PortAudio waits for it for ten minutes, and would do so again at exit.
+            self._is_stuck = True
+            atexit.unregister(self._sounddevice._exit_handler)
 
     def _open(self) -> None:
         found = output_device(self._sounddevice, self._wanted)
