@@ -57,7 +57,10 @@ setup(
         "tqdm",
     ],
     # The command tfds imports both before it reads its arguments. Its builders, which nms_train runs, need neither.
-    extras_require={"tfds_cli": ["apache-beam>=2.77", "mlcroissant>=1.1"]},
+    extras_require={
+        "live": ["python-rtmidi>=1.5", "rich>=13", "sounddevice>=0.5"],  # sounddevice needs PortAudio on Linux.
+        "tfds_cli": ["apache-beam>=2.77", "mlcroissant>=1.1"],
+    },
     packages=[
         *find_packages(include=["neural_midi_synth", "neural_midi_synth.*"]),
         *(f"neural_midi_synth.{name}" for name in find_packages(include=["data_prep", "data_prep.*"])),
@@ -90,7 +93,7 @@ setup(
     entry_points={
         "console_scripts": [
             f"nms_{command} = neural_midi_synth.commands.{command}:run"
-            for command in ("annotate", "inspect", "train", "render", "evaluate", "export")
+            for command in ("annotate", "inspect", "train", "render", "play", "evaluate", "export")
         ]
     },
     classifiers=[
