@@ -150,8 +150,7 @@ def _tend(session: Session, speakers: Speakers, keyboards: Keyboards, screen: Sc
         time.sleep(_TEND_SECONDS)
         if session.live.failure is not None:
             raise session.live.failure
-        if speakers.tend():
-            keyboards.restart()
+        speakers.tend()
         if keyboards.tend():
             session.release()
         screen.show()

@@ -62,8 +62,8 @@ class Speakers:
         self.name = ""
         self._open()
 
-    def tend(self) -> bool:
-        """Looks after the device; to be called some times a second. Tells whether it has just come back.
+    def tend(self) -> None:
+        """Looks after the device; to be called some times a second.
 
         Raises:
             DataError: The device is gone in such a way that this process can't open another one.
@@ -83,8 +83,6 @@ class Speakers:
                     self._sounddevice._initialize()
                 self._open()
                 self._tell(f"{self.name}: plays at {self._live.sample_rate} Hz.")
-                return True
-        return False
 
     def close(self) -> None:
         """Closes the device."""
@@ -203,16 +201,6 @@ class Keyboards:
         for port in [*self._ports.values(), *self._lookers.values(), *([self._virtual] if self._virtual else [])]:
             port.delete()
         self._ports, self._lookers, self._virtual = {}, {}, None
-
-    def restart(self) -> None:
-        """Opens everything anew, as after the end of a server through which MIDI came."""
-        had_virtual = self._virtual is not None
-        self.close()
-        with silent_stderr():
-            self._lookers = {api: each for api in _midi_systems(self._rtmidi) if (each := self._input(api)) is not None}
-        self._look()
-        if had_virtual or not self._ports:
-            self._open_virtual()
 
     def _look(self) -> list[str]:
         self._tried = time.perf_counter()

@@ -1,7 +1,10 @@
 """nms_play itself, on a JACK server that has no sound card: MIDI in, sound out, as late as it says."""
 
+import os
 import re
+import select
 import signal
+import subprocess
 import sys
 import time
 
@@ -168,6 +171,53 @@ def test_where_the_sound_server_ends_it_says_so_and_keeps_the_take(jack_server, 
     assert np.abs(read_audio(tmp_path / "take.wav")[0]).max() > 0.02
     assert len(_note_times(tmp_path / "take.wav")) == 1
     jack_server.start()
+
+
+@needs_jack
+@pytest.mark.slow
+def test_in_a_terminal_there_is_a_screen_and_the_keys_play(jack_server):
+    pty = pytest.importorskip("pty")
+    ours, its = pty.openpty()
+    command = [sys.executable, "-m", "neural_midi_synth.commands.play", "--block", "16", "--style", "openness=90"]
+    process = subprocess.Popen(command, stdin=its, stdout=its, stderr=its, env={**os.environ, "COLUMNS": "150"})
+    os.close(its)
+    shown = ""
+
+    def shows(text, seconds=120.0):
+        nonlocal shown
+        until = time.monotonic() + seconds
+        while text not in shown:
+            assert time.monotonic() < until, f"{text!r} is not in {shown[-3000:]}"
+            if select.select([ours], [], [], 0.1)[0]:
+                shown += os.read(ours, 65536).decode(errors="replace")
+        shown = shown[shown.rindex(text) :]
+
+    try:
+        shows("underruns")
+        with Player() as player:
+            player.listen_to("PortAudio")
+            os.write(ours, b"a")
+            shows("C3")
+            time.sleep(0.5)
+            heard, _ = player.recording()
+            assert np.abs(heard).max() > 0.02
+        os.write(ours, b"=")
+        shows("106")  # openness, from 90
+        os.write(ours, b"\tm")  # A knob for the other one,
+        shows("> power_chord")
+        shows("move a knob")
+        with Player() as player:
+            player.play_to("nms_play")
+            time.sleep(0.3)
+            player.send(bytes([0xB0, 21, 33]))
+            shows("cc21")
+        os.write(ours, b" q")
+        shows("played")
+        assert process.wait(30.0) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
 
 
 @needs_jack
