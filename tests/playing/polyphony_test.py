@@ -281,7 +281,9 @@ def test_what_is_for_all_is_for_those_that_come_later_too(live):
     stream.block()
     assert stream.pitches == [45, None]  # The pedal holds it.
     (rows, _) = stream._voices.rows(live.frame_rate)
-    assert rows["control_changes"][-1][1:] == (55, 90) and rows["pitch_bends"][-1][1] == 2.0
+    values = {number: value for _, number, value in rows["control_changes"]}
+    assert values == {55: 90, 56: 0}
+    assert rows["pitch_bends"][-1][1] == 2.0
     stream.control_change(64, 0)
     stream.block()
     assert stream.pitches == [None, None]
