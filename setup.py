@@ -57,8 +57,12 @@ setup(
         "tqdm",
     ],
     # The command tfds imports both before it reads its arguments. Its builders, which nms_train runs, need neither.
-    # ViSQOL, for nms_evaluate --perceived: one of its parts is compiled when it is installed.
-    extras_require={"tfds_cli": ["apache-beam>=2.77", "mlcroissant>=1.1"], "perceived": ["visqol-python>=3.8"]},
+    extras_require={
+        "live": ["python-rtmidi>=1.5", "rich>=13", "sounddevice>=0.5"],  # sounddevice needs PortAudio on Linux.
+        # ViSQOL, for nms_evaluate --perceived: one of its parts is compiled when it is installed.
+        "perceived": ["visqol-python>=3.8"],
+        "tfds_cli": ["apache-beam>=2.77", "mlcroissant>=1.1"],
+    },
     packages=[
         *find_packages(include=["neural_midi_synth", "neural_midi_synth.*"]),
         *(f"neural_midi_synth.{name}" for name in find_packages(include=["data_prep", "data_prep.*"])),
@@ -91,7 +95,7 @@ setup(
     entry_points={
         "console_scripts": [
             f"nms_{command} = neural_midi_synth.commands.{command}:run"
-            for command in ("annotate", "inspect", "train", "render", "evaluate", "export")
+            for command in ("annotate", "inspect", "train", "render", "play", "evaluate", "export")
         ]
     },
     classifiers=[

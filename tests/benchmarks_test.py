@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -173,3 +174,20 @@ def test_training_or_an_instrument_is_measured_not_both():
     assert (options.takes, options.steps, options.gin_param, options.minutes) == ("takes", 20, ["a=1", "b=2"], None)
     with pytest.raises(SystemExit):
         sound.arguments(["--steps", "20", "--instrument", "runs/guitar"])
+
+
+@pytest.mark.slow
+def test_live_play_goes_on_for_as_long_as_it_was_asked_to(tmp_path):
+    if shutil.which("jackd") is None:
+        pytest.skip("left out: jackd is not installed (Debian: apt install jackd2 libportaudio2)")
+    pytest.importorskip("sounddevice", exc_type=OSError, reason="PortAudio is not installed (libportaudio2)")
+    command = [sys.executable, BENCHMARKS / "live.py", "--seconds", "8", "--busy", "1", "--block", "32"]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert answer.returncode == 0, answer.stderr
+    (row,) = _cells([line for line in answer.stdout.splitlines() if line.startswith("|")])
+    # From the first block to a second after the last note.
+    assert 8.0 <= float(row["seconds"]) < 9.0
+    assert 0.0 < float(row["load"].rstrip(" %"))
+    assert float(row["latency ms"]) < 100.0
+    # Nothing piles up: what loading needed is even given back.
+    assert float(row["MB at the end"]) < float(row["MB at first"]) + 20.0

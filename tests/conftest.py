@@ -63,16 +63,25 @@ class Answer:
 class RunningCommand:
     """A command of the package in a Python of its own."""
 
-    def __init__(self, module, *arguments, **variables):
+    def __init__(self, module, *arguments, files=None, **variables):
+        # Where it is to be looked into while it runs, it writes into files: the paths of `output` and `error`.
+        streams = {name: path.open("w") for name, path in (files or {}).items()}
         self._process = subprocess.Popen(
             [sys.executable, "-m", f"{PACKAGE}.commands.{module}", *map(str, arguments)],
             env={**os.environ, **variables},
             # Where the tests run in the background of a shell, what they start would ignore Ctrl-C.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdout=streams.get("output", subprocess.PIPE),
+            stderr=streams.get("error", subprocess.PIPE),
             text=True,
         )
+        for stream in streams.values():
+            stream.close()
+
+    @property
+    def has_ended(self):
+        """Whether it has."""
+        return self._process.poll() is not None
 
     def wait_for(self, path, seconds=240.0):
         """Waits until a file is there; the command ending without it fails the test."""

@@ -31,7 +31,7 @@ from neural_midi_synth.playing.stream import Stream
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGES = {path.relative_to(ROOT).as_posix(): path for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")))}
 TINY_GIN = pathlib.Path(__file__).with_name("tiny_instrument.gin")
-COMMANDS = ("nms_annotate", "nms_inspect", "nms_train", "nms_render", "nms_evaluate", "nms_export")
+COMMANDS = ("nms_annotate", "nms_inspect", "nms_train", "nms_render", "nms_play", "nms_evaluate", "nms_export")
 
 # These command lines really run; those of other commands of ours are only understood, with files and gin looked at.
 RUN = ("nms_render", "nms_export")

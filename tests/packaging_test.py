@@ -46,7 +46,7 @@ def test_gin_folder_does_not_shadow_the_gin_library():
 
 
 PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-COMMANDS = ("nms_annotate", "nms_inspect", "nms_train", "nms_render", "nms_evaluate", "nms_export")
+COMMANDS = ("nms_annotate", "nms_inspect", "nms_train", "nms_render", "nms_play", "nms_evaluate", "nms_export")
 
 
 def make_wheel(source, folder):
@@ -171,13 +171,13 @@ def test_help_and_flag_errors_do_not_wait_for_tensorflow(installed, tmp_path, co
     assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith(f"{command}: ") and not done.stdout
 
 
-def requirements(wheel):
-    """What the wheel asks for, without extras: parsed requirements."""
+def requirements(wheel, extra=""):
+    """What the wheel asks for, with one extra or without: parsed requirements."""
     with zipfile.ZipFile(wheel) as archive:
         (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         lines = email.message_from_bytes(archive.read(metadata)).get_all("Requires-Dist")
     parsed = map(packaging.requirements.Requirement, lines)
-    return [one for one in parsed if one.marker is None or one.marker.evaluate({"extra": ""})]
+    return [one for one in parsed if one.marker is None or one.marker.evaluate({"extra": extra})]
 
 
 @pytest.mark.slow
@@ -188,7 +188,7 @@ def test_lock_meets_what_the_wheel_asks_for(wheel):
             pin = packaging.requirements.Requirement(line)
             if pin.marker is None or pin.marker.evaluate():
                 pins[canonicalize_name(pin.name)] = str(pin.specifier).removeprefix("==")
-    for needed in requirements(wheel):
+    for needed in requirements(wheel, "live"):
         assert needed.specifier.contains(pins[canonicalize_name(needed.name)]), needed
     assert pins["ddsp"] == environment.DDSP_VERSION
 
@@ -206,5 +206,5 @@ def test_wheel_asks_for_all_that_it_imports(wheel):
                 imported.add(node.module.split(".")[0])
     # ddsp: see setup.py; visqol is an extra.
     imported -= {*sys.stdlib_module_names, "neural_midi_synth", "data_prep", "ddsp", "visqol"}
-    files = [file for needed in requirements(wheel) for file in importlib.metadata.files(needed.name)]
+    files = [file for needed in requirements(wheel, "live") for file in importlib.metadata.files(needed.name)]
     assert imported <= {file.parts[0].removesuffix(".py") for file in files}

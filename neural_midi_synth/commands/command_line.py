@@ -68,6 +68,19 @@ def run(main: Callable[..., None], usage: str, takes_files: bool = False) -> Non
         sys.exit(130)
 
 
+def style(text: str) -> tuple[str, float]:
+    """Reads what `--style` says, such as openness=127: name and value.
+
+    Raises:
+      UsageError: It says something else.
+    """
+    name, _, value = text.partition("=")
+    try:
+        return name.strip(), float(value)
+    except ValueError as error:
+        raise UsageError(f"--style {text}: write a name and a value, such as openness=127") from error
+
+
 @contextlib.contextmanager
 def progress_bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     """Shows a progress bar while something is done step by step.

@@ -83,7 +83,7 @@ _MODULE = command_line.define_module_flag()
 
 def main() -> None:
     """Renders as the flags say."""
-    styles = dict(_style(text) for text in _STYLE.value)
+    styles = dict(command_line.style(text) for text in _STYLE.value)
     outputs = output_paths([pathlib.Path(path) for path in _MIDI.value], _OUTPUT.value)
     for output in outputs:
         check_writable(output)
@@ -159,14 +159,6 @@ def output_paths(midi_paths: list[pathlib.Path], output: str | None) -> list[pat
         if paths.count(path) > 1:
             raise DataError(f"{path}: two MIDI files would be rendered to it. Rename one of them.")
     return paths
-
-
-def _style(text: str) -> tuple[str, float]:
-    name, _, value = text.partition("=")
-    try:
-        return name.strip(), float(value)
-    except ValueError as error:
-        raise command_line.UsageError(f"--style {text}: write a name and a value, such as openness=127") from error
 
 
 def run() -> None:

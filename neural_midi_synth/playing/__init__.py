@@ -1,4 +1,4 @@
-"""Playing an instrument as events come: streams of blocks, and which voice plays which note.
+"""Playing an instrument as events come: streams of blocks, which voice plays which note, keyboards and sound devices.
 
 Imports `instrument` and what is below it.
 """

@@ -21,7 +21,7 @@ import collections
 import math
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,16 +31,11 @@ from neural_midi_synth.errors import DataError
 from neural_midi_synth.instrument.controls import COLUMNS, padded
 from neural_midi_synth.instrument.instrument import Instrument
 from neural_midi_synth.instrument.rendering import render_blocks, state_specs
-from neural_midi_synth.midi.events import Bent, ControlChanged, MidiChannel, Note, NoteBegan
-from neural_midi_synth.midi.pieces import Piece, Voice, in_force
-from neural_midi_synth.playing.allocation import VoiceAllocator
+from neural_midi_synth.midi.pieces import Piece, Voice
+from neural_midi_synth.playing.voices import Voices
 
 if TYPE_CHECKING:
     from note_seq.protobuf import music_pb2
-
-_NOT_YET = 1.0e9  # s: when a note ends that still lasts
-_SUSTAIN_PEDAL = 64
-_BEND = -1  # The key of pitch bends among the numbers of controllers.
 
 
 class Stream:
@@ -52,7 +47,8 @@ class Stream:
     Events wait until their frame has come. They may be given in any order, and from another thread than the one that
     pulls blocks; those for one frame happen in the order they were given, and those for a frame that has already been
     played happen at once, at the next block's first frame. They are read as those of a MIDI channel in a file are, by
-    `midi.events.MidiChannel`.
+    `midi.events.MidiChannel`. Where they come on several MIDI channels, each has notes, a pedal, controls and a bend of
+    its own.
 
     Attributes:
         instrument: What is played.
@@ -88,10 +84,7 @@ class Stream:
         self.hop = instrument.hop
         self.block_samples = self.block_frames * self.hop
         self.latency = instrument.latency
-        self._numbers = frozenset(
-            int(channel[3:]) for channel in instrument.controls.channels if channel.startswith("cc_")
-        )
-        self._features, self._step = instrument.traced(("stream", self.block_frames), self._trace)
+        self._play_events, self._step = instrument.traced(("stream", self.block_frames), self._trace)
         self._lock = threading.RLock()
         self.reset()
         self.block()
@@ -101,11 +94,13 @@ class Stream:
         """Begins anew at frame 0, as if nothing had ever been played. May be called from any thread."""
         with self._lock:
             self.frame = 0
-            self._given: collections.deque[tuple[float, str, tuple[float, ...]]] = collections.deque()
+            self._given: collections.deque[tuple[float, str, Hashable, tuple[float, ...]]] = collections.deque()
             self._n_events = 0
-            self._queue: list[tuple[float, int, str, tuple[float, ...]]] = []
-            self._channel = MidiChannel()
-            self._held: dict[int, list[tuple[float, float]]] = {}  # By controller, or `_BEND`: frames and values.
+            self._queue: list[tuple[float, int, str, Hashable, tuple[float, ...]]] = []
+            controls = self.instrument.controls
+            defaults = {controls.styles[style]: value for style, value in controls.defaults.items()}
+            numbers = [int(channel[3:]) for channel in controls.channels if channel.startswith("cc_")]
+            self._voices = Voices(self.voices, {number: defaults.get(number, 0.0) for number in numbers})
             self._begin(first_sample=0)
 
     def panic(self) -> None:
@@ -117,10 +112,14 @@ class Stream:
         with self._lock:
             self._given.clear()
             self._queue = []
-            self._channel.control_change(self.frame, _SUSTAIN_PEDAL, 0)
-            self._channel.end(self.frame)
+            self._voices.release(self.frame)
             self._begin(first_sample=0)
             self._silent = True
+
+    @property
+    def pitches(self) -> list[float | None]:
+        """MIDI note number of the note that lasts on each voice, None where none does. From any thread."""
+        return self._voices.pitches
 
     def frame_of(self, sample: float) -> float:
         """The frame of an event at a sample, counted from the stream's begin: the one that it has in a file.
@@ -134,23 +133,24 @@ class Stream:
         """
         return sample / self.hop
 
-    def note_on(self, pitch: float, velocity: float, frame: float | None = None) -> None:
+    def note_on(self, pitch: float, velocity: float, frame: float | None = None, midi_channel: Hashable = None) -> None:
         """Begins a note.
 
         Args:
             pitch: MIDI note number, 0 to 127.
             velocity: 1 to 127; 0 ends the note, as in MIDI.
             frame: When; unless given, with the next block.
+            midi_channel: Whose note it is, where there are several.
 
         Raises:
             DataError: The instrument cannot be played live, or a value is out of its range.
         """
         if velocity == 0:
-            self.note_off(pitch, frame)
+            self.note_off(pitch, frame, midi_channel)
         else:
-            self._push("note_on", frame, pitch=(pitch, 127), velocity=(velocity, 127))
+            self._push("note_on", frame, midi_channel, pitch=(pitch, 127), velocity=(velocity, 127))
 
-    def note_off(self, pitch: float, frame: float | None = None) -> None:
+    def note_off(self, pitch: float, frame: float | None = None, midi_channel: Hashable = None) -> None:
         """Ends the oldest note of a pitch whose key is down, unless the pedal (CC64) holds it.
 
         However soon it comes, a note lasts a frame.
@@ -158,36 +158,41 @@ class Stream:
         Args:
             pitch: That it began with.
             frame: When; unless given, with the next block.
+            midi_channel: Whose note it is, as for `note_on`.
 
         Raises:
             DataError: As for `note_on`.
         """
-        self._push("note_off", frame, pitch=(pitch, 127))
+        self._push("note_off", frame, midi_channel, pitch=(pitch, 127))
 
-    def control_change(self, number: int, value: float, frame: float | None = None) -> None:
+    def control_change(
+        self, number: int, value: float, frame: float | None = None, midi_channel: Hashable = None
+    ) -> None:
         """Sets a controller.
 
         Args:
             number: Of the controller, 0 to 127; `instrument.styles` names those of styles.
             value: 0 to 127.
             frame: When; unless given, with the next block.
+            midi_channel: Whose notes it is for; unless given, all.
 
         Raises:
             DataError: As for `note_on`.
         """
-        self._push("control_change", frame, number=(number, 127), value=(value, 127))
+        self._push("control_change", frame, midi_channel, number=(number, 127), value=(value, 127))
 
-    def pitch_bend(self, semitones: float, frame: float | None = None) -> None:
+    def pitch_bend(self, semitones: float, frame: float | None = None, midi_channel: Hashable = None) -> None:
         """Bends the pitch.
 
         Args:
             semitones: Up; negative down.
             frame: When; unless given, with the next block.
+            midi_channel: Whose notes it is for; unless given, all.
 
         Raises:
             DataError: As for `note_on`.
         """
-        self._push("pitch_bend", frame, semitones=(semitones, None))
+        self._push("pitch_bend", frame, midi_channel, semitones=(semitones, None))
 
     def block(self, control_frames: Mapping[str, np.ndarray] | None = None) -> np.ndarray:
         """Plays the next block.
@@ -207,13 +212,14 @@ class Stream:
             self._happen(self.frame + self.block_frames)
             if control_frames is not None:
                 self._wake()
-                return self._play(*self._checked(control_frames))
+                frames, audible = self._checked(control_frames)
+                return self._play(self._step, [frames], audible)
             elif self._silent:
                 self.frame += self.block_frames
                 return np.zeros(self.block_samples, np.float32)
             # A voice that has had no note yet would add the noise that a network makes of silence.
-            audible = [voice == 0 or bool(notes) for voice, notes in enumerate(self._notes)]
-            return self._play(self._features(self._rows(), tf.constant(self.frame, tf.int64)), audible)
+            audible = [voice == 0 or bool(notes) for voice, notes in enumerate(self._voices.notes)]
+            return self._play(self._play_events, [self._rows(), tf.constant(self.frame, tf.int64)], audible)
 
     def blocks(
         self,
@@ -245,7 +251,9 @@ class Stream:
         if len(waiting):
             yield waiting
 
-    def _push(self, what: str, frame: float | None, **values: tuple[float, float | None]) -> None:
+    def _push(
+        self, what: str, frame: float | None, midi_channel: Hashable, **values: tuple[float, float | None]
+    ) -> None:
         needs_future = self.instrument.controls.needs_future
         if needs_future:
             raise DataError(
@@ -258,36 +266,26 @@ class Stream:
         frame = self.frame if frame is None else float(frame)
         if not math.isfinite(frame):
             raise DataError(f"{what}: frame={frame} is not a number.")
-        self._given.append((frame, what, tuple(value for value, _ in values.values())))
+        self._given.append((frame, what, midi_channel, tuple(value for value, _ in values.values())))
 
     def _happen(self, end_frame: int) -> None:
         """Takes the events before `end_frame` off the queue, and forgets those that cannot matter from `frame` on."""
         while self._given:
-            frame, what, values = self._given.popleft()
-            bisect.insort(self._queue, (max(frame, self.frame), self._n_events, what, values))
+            frame, *event = self._given.popleft()
+            bisect.insort(self._queue, (max(frame, self.frame), self._n_events, *event))
             self._n_events += 1
         n_due = bisect.bisect_left(self._queue, (end_frame,))
         due, self._queue = self._queue[:n_due], self._queue[n_due:]
-        for notes in self._notes:
-            # One that begins to the sample takes effect within a frame.
-            del notes[: max(in_force([note.start for note in notes], self.frame - 1), 0)]
-        for events in self._held.values():
-            del events[: max(in_force([frame for frame, _ in events], self.frame), 0)]
-        for frame, _, what, values in due:
-            for fact in getattr(self._channel, what)(frame, *values):
-                if isinstance(fact, NoteBegan):
-                    self._wake()
-                    self._notes[self._allocator.voice_for(fact.note)].append(fact.note)
-                elif isinstance(fact, Bent):
-                    self._held.setdefault(_BEND, []).append((frame, fact.semitones))
-                elif isinstance(fact, ControlChanged) and fact.number in self._numbers:
-                    self._held.setdefault(fact.number, []).append((frame, fact.value))
+        self._voices.forget(self.frame)
+        for frame, _, what, midi_channel, values in due:
+            if self._silent and what == "note_on":
+                self._wake()
+            self._voices.happen(frame, what, midi_channel, values)
 
     def _begin(self, first_sample: int) -> None:
         """Silence, from which sample on, and no notes."""
         self._silent = False
-        self._allocator = VoiceAllocator(self.voices)
-        self._notes: list[list[Note]] = [[] for _ in range(self.voices)]
+        self._voices.silence()
         self._state = self.instrument.initial_state(1, self.voices, first_sample)
 
     def _wake(self) -> None:
@@ -296,21 +294,8 @@ class Stream:
             self._begin(first_sample=self.frame * self.hop)
 
     def _rows(self) -> dict[str, tf.Tensor]:
-        """What `Controls` has to know of the events; float64 times that it rounds to the very frames."""
-        rate = self.instrument.frame_rate
-        changes = [
-            (frame / rate, number, value)
-            for number, events in self._held.items()
-            if number != _BEND
-            for frame, value in events
-        ]
-        bends = [(frame / rate, semitones) for frame, semitones in self._held.get(_BEND, [])]
-        rows = []
-        for notes in self._notes:
-            ends = (_NOT_YET if note.end is None else max(note.end, note.start + 1) / rate for note in notes)
-            of_voice = [(note.start / rate, end, note.pitch, note.velocity) for note, end in zip(notes, ends)]
-            rows.append({"notes": of_voice, "control_changes": changes, "pitch_bends": bends})
-        return padded(rows)
+        """What `Controls` has to know of the events."""
+        return padded(self._voices.rows(self.instrument.frame_rate))
 
     def _checked(self, control_frames: Mapping[str, np.ndarray]) -> tuple[dict[str, tf.Tensor], list[bool]]:
         """Control frames for every voice, and which voices they are for."""
@@ -326,18 +311,15 @@ class Stream:
             frames[channel] = tf.constant(np.broadcast_to(values.reshape([-1, one, 1]), [self.voices, one, 1]))
         return frames, [voice == 0 or is_for_all for voice in range(self.voices)]
 
-    def _play(self, frames: dict[str, tf.Tensor], audible: Sequence[bool]) -> np.ndarray:
+    def _play(self, graph: Callable[..., Any], inputs: Sequence[Any], audible: Sequence[bool]) -> np.ndarray:
         mask = tf.constant(audible, tf.float32)
-        signal, self._state = self._step(frames, self._state, tf.constant(self.voices), mask)
+        signal, self._state = graph(*inputs, self._state, tf.constant(self.voices), mask)
         self.frame += self.block_frames
         return signal.numpy()
 
     def _trace(self) -> Sequence[tf.types.experimental.ConcreteFunction]:
-        """The graphs of rows to control frames and of these to sound."""
+        """The graphs from rows to sound, in one go, since each call costs time, and from control frames to sound."""
         instrument, block_frames = self.instrument, self.block_frames
-
-        def features(rows: dict[str, tf.Tensor], first_frame: tf.Tensor) -> dict[str, tf.Tensor]:
-            return instrument.controls(**rows, n_frames=block_frames, first_frame=first_frame)
 
         def step(
             frames: dict[str, tf.Tensor], state: dict[str, Any], voices: tf.Tensor, audible: tf.Tensor
@@ -345,12 +327,21 @@ class Stream:
             outputs, state = instrument.step(frames, state, voices, audible)
             return instrument.level * outputs["out"]["signal"][0], state
 
+        def play_events(
+            rows: dict[str, tf.Tensor],
+            first_frame: tf.Tensor,
+            state: dict[str, Any],
+            voices: tf.Tensor,
+            audible: tf.Tensor,
+        ) -> tuple[tf.Tensor, dict[str, Any]]:
+            frames = instrument.controls(**rows, n_frames=block_frames, first_frame=first_frame)
+            return step(frames, state, voices, audible)
+
         rows = {name: tf.TensorSpec([None, None, columns], tf.float64) for name, columns in COLUMNS.items()}
         channels = instrument.controls.channels
         frames = {channel: tf.TensorSpec([None, block_frames, 1], tf.float32) for channel in channels}
+        others = (state_specs(instrument), tf.TensorSpec([], tf.int32), tf.TensorSpec([None], tf.float32))
         return (
-            tf.function(features).get_concrete_function(rows, tf.TensorSpec([], tf.int64)),
-            tf.function(step).get_concrete_function(
-                frames, state_specs(instrument), tf.TensorSpec([], tf.int32), tf.TensorSpec([None], tf.float32)
-            ),
+            tf.function(play_events).get_concrete_function(rows, tf.TensorSpec([], tf.int64), *others),
+            tf.function(step).get_concrete_function(frames, *others),
         )

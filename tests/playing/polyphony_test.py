@@ -116,7 +116,7 @@ class _Notes(Stream):
         self.notes_played = {}
 
     def _rows(self):
-        for notes in self._notes:
+        for notes in self._voices.notes:
             self.notes_played.update({id(note): note for note in notes})
         return super()._rows()
 
@@ -249,3 +249,55 @@ def test_control_frames_are_for_the_first_voice_or_for_each(live):
     two.reset()
     both = {channel: np.stack([value, value]) for channel, value in frames.items()}
     np.testing.assert_allclose(two.block(both), 2.0 * alone, atol=1e-5)
+
+
+def test_a_midi_channel_bends_and_shapes_its_own_notes_only(live):
+    stream = Stream(live, 4)
+    low = Voice(np.array([[0.0, 0.6, 45, 100]]), np.array([[0.0, 55, 0], [0.2, 55, 127]]), np.array([[0.3, 1.5]]))
+    high = Voice(np.array([[0.0, 0.6, 57, 90]]), np.array([[0.0, 55, 64]]), np.array([[0.1, -3.0], [0.4, 0.5]]))
+    for player, voice in (("one", low), ("two", high)):
+        for (start, end, pitch, velocity), changes, bends in [
+            (voice.notes[0], voice.control_changes, voice.pitch_bends)
+        ]:
+            for time, number, value in changes:
+                stream.control_change(number, value, frame_of(time, live.frame_rate), player)
+            for time, semitones in bends:
+                stream.pitch_bend(semitones, frame_of(time, live.frame_rate), player)
+            stream.note_on(pitch, velocity, frame_of(start, live.frame_rate), player)
+            stream.note_off(pitch, frame_of(end, live.frame_rate), player)
+    played = _played(stream, 50)
+    rendering = live.render(Piece((low, high)), n_samples=len(played) - stream.latency)
+    np.testing.assert_allclose(played[stream.latency :], rendering, atol=PROMISED)
+
+
+def test_what_is_for_all_is_for_those_that_come_later_too(live):
+    stream = Stream(live, 4, voices=2)
+    stream.control_change(64, 127)
+    stream.control_change(55, 90)
+    stream.pitch_bend(2.0)
+    stream.block()
+    stream.note_on(45, 100, midi_channel="late")
+    stream.note_off(45, frame=6, midi_channel="late")
+    stream.block()
+    stream.block()
+    assert stream.pitches == [45, None]  # The pedal holds it.
+    (rows, _) = stream._voices.rows(live.frame_rate)
+    values = {number: value for _, number, value in rows["control_changes"]}
+    assert values == {55: 90, 56: 0}
+    assert rows["pitch_bends"][-1][1] == 2.0
+    stream.control_change(64, 0)
+    stream.block()
+    assert stream.pitches == [None, None]
+
+
+def test_a_pedal_holds_the_notes_of_its_own_midi_channel(live):
+    stream = Stream(live, 4, voices=2)
+    for player, pitch in (("pedal", 45), ("none", 52)):
+        stream.note_on(pitch, 100, midi_channel=player)
+    stream.control_change(64, 127, midi_channel="pedal")
+    for player, pitch in (("pedal", 45), ("none", 52)):
+        stream.note_off(pitch, frame=2, midi_channel=player)
+    stream.block()
+    assert stream.pitches == [45, None]
+    stream.panic()
+    assert stream.pitches == [None, None]

@@ -62,9 +62,14 @@ class _Recorder(Stream):
 
     played = ()
 
-    def _play(self, frames, audible):
+    def _play(self, graph, inputs, audible):
+        if graph is self._play_events:
+            rows, first_frame = inputs
+            frames = self.instrument.controls(**rows, n_frames=self.block_frames, first_frame=first_frame)
+        else:
+            (frames,) = inputs
         self.played = (*self.played, frames)
-        return super()._play(frames, audible)
+        return super()._play(graph, inputs, audible)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,141 @@
+"""A JACK server without a sound card, and a client of it that plays and listens, for tests of nms_play."""
+
+import collections
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+PERIOD, SAMPLE_RATE = 256, 48000
+
+
+def why_not():
+    """Why there can be no server here; None where there can."""
+    if shutil.which("jackd") is None:
+        return "jackd is not installed (Debian: apt install jackd2 libportaudio2)"
+    try:
+        import jack  # noqa: F401
+        import sounddevice  # noqa: F401
+    except (ModuleNotFoundError, OSError) as error:
+        return f"{error}"
+    return None
+
+
+def _may_go_first():
+    """Whether JACK's threads may go before others, as they should."""
+    program = "import os; os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(60))"
+    return subprocess.run([sys.executable, "-c", program], stderr=subprocess.DEVNULL, check=False).returncode == 0
+
+
+class Server:
+    """JACK with its dummy driver, under a name of its own.
+
+    In its synchronous mode a client is heard one period after it was asked, and a recording of it has no delay.
+    """
+
+    def __init__(self):
+        self.name = f"nms_test_{os.getpid()}"
+
+    def start(self, sample_rate=SAMPLE_RATE):
+        """Starts the server, and waits until it answers."""
+        before = ["-R", "-P", "60"] if _may_go_first() else ["-r"]
+        driver = ["-S", "-n", self.name, "-d", "dummy", "-r", str(sample_rate), "-p", str(PERIOD)]
+        self._process = subprocess.Popen(
+            ["jackd", *before, *driver], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        subprocess.run(
+            ["jack_wait", "-w", "-t", "20", "-s", self.name],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def stop(self):
+        """Ends it."""
+        self._process.terminate()
+        self._process.wait(20.0)
+
+
+@contextlib.contextmanager
+def running_server(monkeypatch):
+    """A server that everything started meanwhile finds."""
+    server = Server()
+    monkeypatch.setenv("JACK_DEFAULT_SERVER", server.name)
+    monkeypatch.setenv("JACK_NO_AUDIO_RESERVATION", "1")
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+class Player:
+    """Sends MIDI at given samples, and records what another client plays.
+
+    Two clients of JACK: what sends does little, so that it is hardly later than the period's begin that its messages
+    are stamped with.
+    """
+
+    def __init__(self):
+        import jack
+
+        self._sender, self._listener = jack.Client("player"), jack.Client("listener")
+        self._out = self._sender.midi_outports.register("keys")
+        self._in = self._listener.inports.register("in")
+        self._waiting = collections.deque()
+        self.sent, self.heard, self.stumbled = [], {}, []
+        self._sender.set_process_callback(self._send)
+        self._listener.set_process_callback(self._listen)
+        self._listener.set_xrun_callback(lambda _: self.stumbled.append(self._listener.frame_time))
+
+    def __enter__(self):
+        self._sender.activate()
+        self._listener.activate()
+        return self
+
+    def __exit__(self, *error):
+        for client in (self._sender, self._listener):
+            client.deactivate()
+            client.close()
+
+    def listen_to(self, name, seconds=10.0):
+        """Connects the first audio output of a client whose name has this in it."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            for port in self._listener.get_ports(name, is_audio=True, is_output=True):
+                self._listener.connect(port, self._in)
+                return
+            time.sleep(0.05)
+        raise TimeoutError(f"JACK has no output of {name}: {self._listener.get_ports()}")
+
+    def play_to(self, name):
+        """Connects the keys to a MIDI input whose name has this in it."""
+        (port,) = self._sender.get_ports(name, is_midi=True, is_input=True)
+        self._sender.connect(self._out, port)
+
+    def send(self, *messages, periods=0):
+        """Sends messages at the begin of a period, so many from now."""
+        self._waiting.append((self._sender.frame_time + periods * PERIOD, messages))
+
+    def recording(self):
+        """What was heard, from the first sample to the last, and the frame of the first."""
+        frames = sorted(self.heard)
+        samples = np.zeros(frames[-1] + PERIOD - frames[0], np.float32)
+        for frame in frames:
+            samples[frame - frames[0] :][:PERIOD] = self.heard[frame]
+        return samples, frames[0]
+
+    def _send(self, _):
+        self._out.clear_buffer()
+        frame = self._sender.last_frame_time
+        while self._waiting and self._waiting[0][0] <= frame:
+            for message in self._waiting.popleft()[1]:
+                self._out.write_midi_event(0, message)
+                self.sent.append((frame, message))
+
+    def _listen(self, _):
+        self.heard[self._listener.last_frame_time] = np.array(self._in.get_array())
