@@ -90,6 +90,7 @@ _RECORD = flags.DEFINE_string(
 )
 
 _TEND_SECONDS = 0.05
+_MODULE = command_line.define_module_flag()
 
 
 def main() -> None:
@@ -113,7 +114,7 @@ def main() -> None:
         _check_take(pathlib.Path(_RECORD.value))
     devices.import_rtmidi()
     sounddevice = devices.import_sounddevice()
-    instrument = load(_INSTRUMENT.value)
+    instrument = load(_INSTRUMENT.value, modules=_MODULE.value)
     _check_styles(instrument, styles, knobs or {})
     devices.output_device(sounddevice, _DEVICE.value)
     piece = as_piece(_MIDI.value, instrument) if _MIDI.value is not None else None

@@ -49,8 +49,9 @@ _AVERAGED = 0.02  # How much a new block counts in the average load.
 
 @dataclasses.dataclass(frozen=True)
 class Latency:
-    """Where the time goes from an event to its sound, s. The sum holds for notes that begin to the sample; those of other
-    instruments, and other events, are ± half a control frame around it.
+    """Where the time goes from an event to its sound, s.
+
+    The sum holds for notes that begin to the sample. Others, and other events, are ± half a control frame around it.
 
     Attributes:
         block: Waiting until a block is full.
@@ -103,6 +104,7 @@ class Live:
             DataError: The instrument cannot be played live.
             ValueError: As `Stream`.
         """
+        self._to_the_sample = ONSET in instrument.controls.channels
         if computing is not None and block_frames is not None:
             self.stream, self._computing = Stream(instrument, block_frames, voices), computing
         else:
@@ -134,8 +136,7 @@ class Live:
             self._resampler = Resampler(self.stream.sample_rate, self.sample_rate)
             self._clock = SteadyClock(_CLOCK_MEMORY)
             self._seen = -math.inf
-            self._to_the_sample = ONSET in instrument.controls.channels
-        self._frame, self._position = self.stream.frame, 0  # Of the next block, and where it goes in the output.
+            self._frame, self._position = self.stream.frame, 0  # Of the next block, and where it goes in the output.
             self._is_first = True
             self._gaps_before += self.output.gaps
             self.output = Output(self.sample_rate)

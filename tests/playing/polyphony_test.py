@@ -260,11 +260,11 @@ def test_a_midi_channel_bends_and_shapes_its_own_notes_only(live):
             (voice.notes[0], voice.control_changes, voice.pitch_bends)
         ]:
             for time, number, value in changes:
-                stream.control_change(number, value, frame_of(time, live.frame_rate), player)
+                stream.control_change(number, value, time * live.frame_rate, player)
             for time, semitones in bends:
-                stream.pitch_bend(semitones, frame_of(time, live.frame_rate), player)
-            stream.note_on(pitch, velocity, frame_of(start, live.frame_rate), player)
-            stream.note_off(pitch, frame_of(end, live.frame_rate), player)
+                stream.pitch_bend(semitones, time * live.frame_rate, player)
+            stream.note_on(pitch, velocity, start * live.frame_rate, player)
+            stream.note_off(pitch, end * live.frame_rate, player)
     played = _played(stream, 50)
     rendering = live.render(Piece((low, high)), n_samples=len(played) - stream.latency)
     np.testing.assert_allclose(played[stream.latency :], rendering, atol=PROMISED)
