@@ -109,7 +109,7 @@ def _if_there(folder: str | None) -> str | None:
 
 def _advice(takes: str, instrument: Instrument) -> list[str]:
     """Returns what the takes lack."""
-    from neural_midi_synth.data_prep.coverage import cover
+    from neural_midi_synth.data_prep.note_coverage import cover
     from neural_midi_synth.evaluation.examples import pieces_of_takes
 
     return cover(pieces_of_takes(takes, instrument.sample_rate), instrument.styles).advice

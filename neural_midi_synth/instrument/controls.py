@@ -99,8 +99,8 @@ class Controls:
     | `onset` | where a note began in the hop before the frame; -1 where none did | hops, 0 to 1 |
 
     With the channel `onset`, which an instrument adds where its processors take it, notes begin to the sample: a note
-    takes effect at the first frame after its onset, and `distance_from_onset` is the time since the onset itself.
-    Without it a note begins at the frame that is nearest.
+    takes effect at the first frame after its onset, and `distance_from_onset` is the time since the onset itself; it
+    ends with the first frame after its end. Without it a note begins and ends at the frame that is nearest.
 
     Attributes:
         channels: Names of the channels, in order.
@@ -202,10 +202,11 @@ class Controls:
         notes = _with_padding_row(notes)
         notes = _sorted(notes, has_length(notes))
         begins = notes[..., 0]
-        onset = (_to_next_frame if ONSET in self.channels else _to_frames)(begins, self.frame_rate)
+        to_frame = _to_next_frame if ONSET in self.channels else _to_frames
+        onset, end = (to_frame(each, self.frame_rate) for each in (begins, notes[..., 1]))
         next_onset = tf.concat([onset[:, 1:], tf.fill([tf.shape(onset)[0], 1], tf.constant(_FAR, tf.int64))], axis=1)
         # However short, a note lasts a frame; however long, it ends where the next begins.
-        offset = tf.minimum(tf.maximum(_to_frames(notes[..., 1], self.frame_rate), onset + 1), next_onset)
+        offset = tf.minimum(tf.maximum(end, onset + 1), next_onset)
 
         index, known = _last_at(onset, frames)
         onset, offset, begins = (tf.gather(x, index, batch_dims=1) for x in (onset, offset, begins))

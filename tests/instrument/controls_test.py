@@ -77,7 +77,7 @@ def _reference_frame(frame, frame_rate, channels, notes, control_changes, pitch_
     if newest:
         start, end, pitch, velocity = newest
         onset = onset_of(start)
-        offset = max(_frame(end, frame_rate), onset + 1)
+        offset = max(onset_of(end), onset + 1)
         later_onsets = [onset_of(row[0]) for row in notes if onset_of(row[0]) > frame]
         lasts = frame < offset
         values["f0_midi"] = pitch + semitones
