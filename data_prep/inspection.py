@@ -15,8 +15,8 @@ import numpy as np
 from neural_midi_synth.data_prep import alignment as alignment_lib
 from neural_midi_synth.data_prep import faults as faults_lib
 from neural_midi_synth.data_prep import hearing, recording_faults, velocities
-from neural_midi_synth.data_prep.note_coverage import FEW_MINUTES, Coverage, cover
 from neural_midi_synth.data_prep.faults import CRITICAL, WARNING, Fault
+from neural_midi_synth.data_prep.note_coverage import FEW_MINUTES, Coverage, cover
 from neural_midi_synth.data_prep.onsets import SAMPLE_RATE
 from neural_midi_synth.data_prep.takes import Take, find_takes, read_take
 from neural_midi_synth.errors import DataError, PolyphonyError

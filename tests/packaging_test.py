@@ -39,6 +39,13 @@ def test_unknown_config_names_those_that_exist():
         configs.find("models/banjo.gin")
 
 
+def test_scripts_of_data_prep_find_the_packages_they_use():
+    # Their folder comes first where Python looks for modules; numba asks for one called coverage.
+    program = f"import sys; sys.path.insert(0, {str(ROOT / 'data_prep')!r}); import librosa, numba, soundfile, soxr"
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+
+
 def test_gin_folder_does_not_shadow_the_gin_library():
     assert not (ROOT / "gin" / "__init__.py").exists()
     code = "import gin; print(gin.config_str() == '')"
