@@ -31,7 +31,7 @@ FOLDER_NAME = "sampler"
 _MOST_COMBINATIONS = 16  # Of style values: each sounds in a voice of the sampler's, for every note.
 _PROBE_SECONDS = 12.0
 _LONGEST_SECONDS = 10.0
-_LOOP_ROOM_SECONDS = 1.0  # What is played of a sample once it is steady: the loop and what it is found by.
+_LOOP_ROOM_SECONDS = 0.8  # What is played of a sample once it is steady: the loop and what it is found by.
 _RELEASED_SECONDS = 0.25  # When notes end whose release is measured.
 _TAIL_SECONDS = 1.0
 _LEVEL_SECONDS = 0.5  # By which a note's level is measured.
@@ -55,8 +55,8 @@ class Size:
     round_robins: int
 
 
-SIZES = {"small": Size(10, 3, 3, 1), "full": Size(48, 4, 5, 2)}
-"""Name → size; a guitar of two and a half octaves has every semitone in full, every third one in small."""
+SIZES = {"small": Size(15, 3, 3, 1), "full": Size(48, 4, 4, 2)}
+"""Name → size; a guitar of two and a half octaves has every semitone in full, every other in small."""
 
 
 class Sampler:

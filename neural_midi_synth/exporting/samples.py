@@ -23,8 +23,8 @@ _FADE_OUT_SECONDS = 0.02
 _LEVEL_SECONDS = 0.2
 _STEADY_SECONDS = 3.0  # At the end of a long note, by which it is told whether it is steady,
 _STEADY_DB = 1.0  # and by how much its level may move there.
-_LOOP_SECONDS = (0.3, 0.8)
-_MATCHED_SECONDS = 0.15  # Of sound that has to be the same where a loop begins and where it ends.
+_LOOP_SECONDS = (0.25, 0.6)
+_MATCHED_SECONDS = 0.1  # Of sound that has to be the same where a loop begins and where it ends.
 _LOOP_FADE_SECONDS = 0.05
 # Samplers' release is an exponential: over `ampeg_release` it falls by e^-9.
 _RELEASE_DB = 9.0 * 20.0 * np.log10(np.e)
