@@ -55,8 +55,8 @@ class Size:
     round_robins: int
 
 
-SIZES = {"small": Size(15, 3, 3, 1), "full": Size(48, 4, 4, 2)}
-"""Name → size; a guitar of two and a half octaves has every semitone in full, every other in small."""
+SIZES = {"small": Size(30, 2, 3, 1), "full": Size(48, 4, 4, 2)}
+"""Name → size. Pitches come first: transposed by a semitone, an instrument is already less like itself."""
 
 
 class Sampler:
@@ -96,7 +96,10 @@ class Sampler:
         learnt = {} if trained_in is None else trained_on(trained_in)
         self.pitches = _spread(*instrument.pitch_range, self._size.pitches)
         velocity = learnt.get("velocity", {"minimum": 1, "maximum": 127})
-        self.velocities = _spread(velocity["minimum"], velocity["maximum"], self._size.velocities)
+        self._velocity_range = round(velocity["minimum"]), round(velocity["maximum"])
+        # In the middle of as many parts of the range, so that none of it is far from its layer.
+        edges = np.linspace(*self._velocity_range, self._size.velocities + 1)
+        self.velocities = tuple(sorted({round(each) for each in (edges[:-1] + edges[1:]) / 2}))
         self.styles = _styles(instrument, learnt.get("styles", {}), self._size.values)
         numbers = [style.number for style in self.styles]
         self._combinations = [
@@ -182,7 +185,7 @@ class Sampler:
 
     def _measure_levels(self) -> np.ndarray:
         """Level over velocity, dB, `[128]`: as the instrument plays it, and with the velocity's square beyond."""
-        low, high = self.velocities[0], self.velocities[-1]
+        low, high = self._velocity_range
         measured = _spread(low, high, 16)
         pitches, combinations = _some(self.pitches), _some(self._combinations)
         notes = [
