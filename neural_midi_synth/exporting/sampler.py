@@ -35,6 +35,7 @@ _LOOP_ROOM_SECONDS = 0.8  # What is played of a sample once it is steady: the lo
 _RELEASED_SECONDS = 0.25  # When notes end whose release is measured.
 _TAIL_SECONDS = 1.0
 _LEVEL_SECONDS = 0.5  # By which a note's level is measured.
+_MOST_LOUDER_DB = 3.0  # What samples that had to be written softer get back when they are played.
 _SUBTYPE = "PCM_16"
 
 
@@ -110,10 +111,11 @@ class Sampler:
         long = self._probe()
         self._gain, self._releases = self._measure_releases(_growth(long, instrument.sample_rate))
         self._level_db = self._measure_levels()
-        self._zones = velocity_zones(self.velocities, self._level_db, -20.0 * np.log10(self._gain))
+        louder = min(-20.0 * np.log10(self._gain), _MOST_LOUDER_DB)
+        self._zones = velocity_zones(self.velocities, self._level_db, louder)
         steady = samples.steady_after(long, instrument.sample_rate)
-        self.is_looped = steady is not None and steady <= _LONGEST_SECONDS
-        self._seconds = min(steady + _LOOP_ROOM_SECONDS if self.is_looped else _LONGEST_SECONDS, _LONGEST_SECONDS)
+        self.is_looped = steady is not None and steady + _LOOP_ROOM_SECONDS <= _LONGEST_SECONDS
+        self._seconds = steady + _LOOP_ROOM_SECONDS if self.is_looped else _LONGEST_SECONDS
         self.megabytes = self._estimate(long[:, : round(self._seconds * instrument.sample_rate)])
 
     def write(self, folder: str | os.PathLike, progress: Callable[[int, int], None] | None = None) -> pathlib.Path:

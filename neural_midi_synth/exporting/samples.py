@@ -16,6 +16,7 @@ SILENT_DB = -80.0
 """Below the peak of a sample: what is quieter is silence."""
 
 _BEFORE_SECONDS = 0.25  # Of silence before a note, in which the network comes to rest.
+_UNHEARD_SECONDS = 30.0  # By which notes outlast their samples.
 _BATCH_SECONDS = 80  # Of sound that is played at once.
 _FADE_IN_SECONDS = 0.001
 _FADE_OUT_SECONDS = 0.02
@@ -73,7 +74,8 @@ def play(instrument: Instrument, notes: Sequence[Note], seconds: float, tail: fl
         instrument: What plays.
         notes: At least one.
         seconds: How long each lasts.
-        tail: What is played after its end, s.
+        tail: What is played after its end, s. Without a tail the end is beyond what is played, so that an instrument
+            which is told beforehand when notes end does not prepare for it.
 
     Returns:
         Audio float32 `[notes, n_samples]`, from the notes' onset.
@@ -81,6 +83,7 @@ def play(instrument: Instrument, notes: Sequence[Note], seconds: float, tail: fl
     before = round(_BEFORE_SECONDS * instrument.frame_rate) / instrument.frame_rate
     first = round(before * instrument.sample_rate)
     n_samples = first + round((seconds + tail) * instrument.sample_rate)
+    end = before + seconds + (0.0 if tail else _UNHEARD_SECONDS)
     most = max(1, int(_BATCH_SECONDS * instrument.sample_rate / n_samples))
     (graph,) = instrument.traced("samples", functools.partial(_trace, instrument))
     batches = []
@@ -88,7 +91,7 @@ def play(instrument: Instrument, notes: Sequence[Note], seconds: float, tail: fl
         batch = notes[begin : begin + most]
         rows = [
             {
-                "notes": [(before, before + seconds, note.pitch, note.velocity)],
+                "notes": [(before, end, note.pitch, note.velocity)],
                 "control_changes": [(0.0, number, value) for number, value in note.styles.items()],
                 "pitch_bends": [],
             }

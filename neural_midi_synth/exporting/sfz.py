@@ -108,7 +108,7 @@ def velocity_zones(velocities: Sequence[int], level_db: np.ndarray, louder: floa
     Args:
         velocities: Of the layers, in order.
         level_db: Level of the instrument at each velocity from 0 to 127, dB.
-        louder: How much all samples are to be made louder, dB.
+        louder: How much all samples are to be made louder, dB, at most 6.
 
     Returns:
         A zone for each layer.
@@ -118,12 +118,13 @@ def velocity_zones(velocities: Sequence[int], level_db: np.ndarray, louder: floa
         _, high = zone(velocities, place)
         if place < len(velocities) - 1:
             rise = level_db[velocity : high + 1] - level_db[velocity] + louder
-            high = velocity + int(np.flatnonzero(rise <= _HIGHEST_VOLUME)[-1]) if rise[0] <= _HIGHEST_VOLUME else high
+            high = velocity + int(np.flatnonzero(rise <= _HIGHEST_VOLUME)[-1])
         points = sorted({low, *range(low, high, 6), velocity, high})
         # Of all the zone, since a gain above 1 is not for a curve to give.
         loudest = float(level_db[low : high + 1].max())
         curve = {point: float(10 ** ((level_db[point] - loudest) / 20)) for point in points if low <= point <= high}
-        zones.append(VelocityZone(velocity, low, high, loudest - float(level_db[velocity]) + louder, curve))
+        volume = min(loudest - float(level_db[velocity]) + louder, _HIGHEST_VOLUME)
+        zones.append(VelocityZone(velocity, low, high, volume, curve))
         low = high + 1
     return zones
 
