@@ -21,8 +21,8 @@ nms_export --instrument runs/my_guitar --output exported/ --tflite --voices 6
     and that with six voices
 nms_export --instrument runs/my_guitar --output my_guitar/ --sampler
     writes my_guitar/sampler/my_guitar.sfz with its samples, for the samplers of DAWs, and nothing else
-nms_export --instrument runs/my_guitar --output my_guitar/ --sampler --size small
-    and that with a tenth of the samples"""
+nms_export --instrument runs/my_guitar --output my_guitar/ --sampler --size full
+    and that with round robins and more layers, five times as large"""
 
 
 _INSTRUMENT = flags.DEFINE_string(
@@ -48,7 +48,7 @@ _VOICES = flags.DEFINE_integer(
 _SAMPLER = flags.DEFINE_bool(
     "sampler", False, "Write sampler/, an SFZ with FLAC samples, in place of a SavedModel.", allow_override=True
 )
-_SIZE = flags.DEFINE_enum("size", None, ["small", "full"], "How many samples; full unless given.", allow_override=True)
+_SIZE = flags.DEFINE_enum("size", None, ["small", "full"], "How many samples; small unless given.", allow_override=True)
 
 
 def main() -> None:
@@ -78,7 +78,7 @@ def _export_samples(folder: pathlib.Path) -> None:
     from neural_midi_synth.exporting.sampler import Sampler
     from neural_midi_synth.instrument.loading import load
 
-    sampler = Sampler(load(folder), folder.resolve().name, _SIZE.value or "full", trained_in=folder)
+    sampler = Sampler(load(folder), folder.resolve().name, _SIZE.value or "small", trained_in=folder)
     print(f"{sampler.n_samples} samples, about {sampler.megabytes:.0f} MB", flush=True)
     with command_line.progress_bar("Sampling", "samples") as progress:
         path = sampler.write(_OUTPUT.value, progress)

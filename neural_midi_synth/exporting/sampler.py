@@ -77,7 +77,7 @@ class Sampler:
         self,
         instrument: Instrument,
         name: str = "instrument",
-        size: Size | str = "full",
+        size: Size | str = "small",
         trained_in: str | os.PathLike | None = None,
     ) -> None:
         """Plays some notes and measures them.

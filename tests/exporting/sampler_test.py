@@ -295,7 +295,7 @@ def test_it_is_replaced_whole_or_left_as_it_was(guitar, tmp_path):
 
 @pytest.mark.slow
 def test_the_command_says_how_large_it_is(trained, run_command, tmp_path):
-    answer = run_command("export", "--instrument", trained.folder, "--output", tmp_path, "--sampler", "--size", "small")
+    answer = run_command("export", "--instrument", trained.folder, "--output", tmp_path, "--sampler")
     assert answer.status == 0, answer.error
     before, after = answer.output.strip().splitlines()
     n_samples, estimated = re.fullmatch(r"(\d+) samples, about (\d+) MB", before).groups()
