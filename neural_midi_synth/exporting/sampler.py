@@ -1,7 +1,8 @@
 """An instrument as an SFZ with FLAC samples, for the samplers there are.
 
 What its samples are: wet, with the instrument's own room, which for a linear room sounds like one room for all voices;
-at the instrument's sample rate, one gain for all of them; as long as they last, looped where they are steady.
+at the instrument's sample rate or a multiple of it; one gain for all of them; as long as they last, looped where they
+are steady.
 """
 
 from __future__ import annotations
@@ -31,11 +32,15 @@ FOLDER_NAME = "sampler"
 _MOST_COMBINATIONS = 16  # Of style values: each sounds in a voice of the sampler's, for every note.
 _PROBE_SECONDS = 12.0
 _LONGEST_SECONDS = 10.0
-_LOOP_ROOM_SECONDS = 0.8  # What is played of a sample once it is steady: the loop and what it is found by.
+_LOOP_ROOM_SECONDS = 0.6  # What is played of a sample once it is steady: the loop and what it is found by.
 _RELEASED_SECONDS = 0.25  # When notes end whose release is measured.
 _TAIL_SECONDS = 1.0
 _LEVEL_SECONDS = 0.5  # By which a note's level is measured.
 _MOST_LOUDER_DB = 3.0  # What samples that had to be written softer get back when they are played.
+_PEAK = 0.9  # Of the loudest samples, as far as can be told beforehand.
+# Players interpolate with few points. At 16 kHz, images of the sound would be heard above 8 kHz, 40 dB below it; at
+# twice that rate they are 60 dB below it.
+_LOWEST_RATE = 32_000
 _SUBTYPE = "PCM_16"
 
 
@@ -102,6 +107,7 @@ class Sampler:
         edges = np.linspace(*self._velocity_range, self._size.velocities + 1)
         self.velocities = tuple(sorted({round(each) for each in (edges[:-1] + edges[1:]) / 2}))
         self.styles = _styles(instrument, learnt.get("styles", {}), self._size.values)
+        self._density = -(-_LOWEST_RATE // instrument.sample_rate)
         numbers = [style.number for style in self.styles]
         self._combinations = [
             tuple(zip(numbers, values)) for values in itertools.product(*(style.values for style in self.styles))
@@ -140,8 +146,7 @@ class Sampler:
                 (aside / SAMPLES_FOLDER).mkdir(parents=True)
                 regions = []
                 for region, sample in self._regions():
-                    path = aside / SAMPLES_FOLDER / region.file
-                    soundfile.write(path, sample, self._instrument.sample_rate, subtype=_SUBTYPE)
+                    self._write_sample(aside / SAMPLES_FOLDER / region.file, sample)
                     regions.append(region)
                     if progress is not None:
                         progress(len(regions), self.n_samples)
@@ -166,7 +171,7 @@ class Sampler:
             audio = self._gain * samples.play(self._instrument, notes, self._seconds)
             loop = samples.find_loop(audio, rate) if self.is_looped else None
             for (place, values, turn), played in zip(layers, audio):
-                sample, its_loop = samples.cut(played, rate, loop)
+                sample, its_loop = samples.denser(*samples.cut(played, rate, loop), self._density)
                 styles = "".join(f"_cc{number}-{value:03}" for number, value in values)
                 file = f"key{pitch:03}_vel{self.velocities[place]:03}{styles}_{turn}.flac"
                 release = self._releases[pitch, values]
@@ -183,7 +188,7 @@ class Sampler:
         rate = self._instrument.sample_rate
         measured = [samples.release_seconds(each, rate, _RELEASED_SECONDS) for each in audio]
         usual = float(np.median([each for each in measured if each is not None] or [0.1]))
-        return 1.0 / (growth * peak), {key: each or usual for key, each in zip(keys, measured)}
+        return _PEAK / (growth * peak), {key: each or usual for key, each in zip(keys, measured)}
 
     def _measure_levels(self) -> np.ndarray:
         """Level over velocity, dB, `[128]`: as the instrument plays it, and with the velocity's square beyond."""
@@ -209,18 +214,22 @@ class Sampler:
 
     def _estimate(self, audio: np.ndarray) -> float:
         """Megabytes of all samples, by those of some at every velocity."""
-        import soundfile
-
         rate = self._instrument.sample_rate
         loop = Loop(audio.shape[1] - rate // 2, audio.shape[1]) if self.is_looped else None
         n_bytes = []
         for played, velocity in itertools.product(audio, self.velocities):
             gain = self._gain * 10 ** ((self._level_db[velocity] - self._level_db[self.velocities[-1]]) / 20)
             written = io.BytesIO()
-            sample, _ = samples.cut(gain * played, rate, loop)
-            soundfile.write(written, sample, rate, format="FLAC", subtype=_SUBTYPE)
+            sample, _ = samples.denser(*samples.cut(gain * played, rate, loop), self._density)
+            self._write_sample(written, sample)
             n_bytes.append(len(written.getvalue()))
         return self.n_samples * float(np.mean(n_bytes)) / 1e6
+
+    def _write_sample(self, file: pathlib.Path | io.BytesIO, sample: np.ndarray) -> None:
+        import soundfile
+
+        rate = self._density * self._instrument.sample_rate
+        soundfile.write(file, sample, rate, format="FLAC", subtype=_SUBTYPE, compression_level=1.0)
 
     def _comments(self) -> Iterator[str]:
         yield f"{self.name}: an instrument of neural_midi_synth, sampled. Its room is in the samples."

@@ -7,6 +7,7 @@ import functools
 from collections.abc import Sequence
 
 import numpy as np
+import soxr
 import tensorflow as tf
 
 from neural_midi_synth.instrument.controls import COLUMNS, padded
@@ -23,12 +24,13 @@ _FADE_OUT_SECONDS = 0.02
 # Levels are those of windows as long as several periods of the lowest notes.
 _LEVEL_SECONDS = 0.2
 _STEADY_SECONDS = 3.0  # At the end of a long note, by which it is told whether it is steady,
-_STEADY_DB = 1.0  # and by how much its level may move there.
-_LOOP_SECONDS = (0.25, 0.6)
+_STEADY_DB = 1.5  # and by how much its level may move there.
+_LOOP_SECONDS = (0.2, 0.45)
 _MATCHED_SECONDS = 0.1  # Of sound that has to be the same where a loop begins and where it ends.
 _LOOP_FADE_SECONDS = 0.05
 # Samplers' release is an exponential: over `ampeg_release` it falls by e^-9.
 _RELEASE_DB = 9.0 * 20.0 * np.log10(np.e)
+_CONTINUED = 1024  # Samples of a loop that a filter is shown after its end.
 _RELEASE_WINDOW_SECONDS = 0.01
 _RELEASE_FALL_DB = 50.0  # As far as a release is followed.
 _RELEASE_LIMITS = (0.01, 10.0)
@@ -136,7 +138,7 @@ def steady_after(audio: np.ndarray, sample_rate: int) -> float | None:
         sample_rate: Samples a second.
 
     Returns:
-        Seconds after which no note moves by more than a decibel; None where one does to its end.
+        Seconds after which no note moves by more than a decibel and a half; None where one does to its end.
     """
     level = levels(audio, sample_rate)
     level = np.maximum(level, level.max(axis=1, keepdims=True) + SILENT_DB)
@@ -201,6 +203,25 @@ def cut(sample: np.ndarray, sample_rate: int, loop: Loop | None) -> tuple[np.nda
     n_out = min(n_out, len(sample))
     sample[len(sample) - n_out :] *= np.linspace(1.0, 0.0, n_out, dtype=np.float32)
     return sample, None
+
+
+def denser(sample: np.ndarray, loop: Loop | None, factor: int) -> tuple[np.ndarray, Loop | None]:
+    """Puts more samples between those of a sample, for players that would do so with less care.
+
+    Args:
+        sample: float32 `[n]`, as `cut` ends it.
+        loop: Its loop.
+        factor: How many times as many there are to be.
+
+    Returns:
+        The sample, float32 `[n * factor]`, and its loop.
+    """
+    if factor == 1:
+        return sample, loop
+    # After its end a loop goes on at its start: with silence there, the end would ring.
+    after = sample[:0] if loop is None else sample[loop.start : loop.start + _CONTINUED]
+    dense = soxr.resample(np.concatenate([sample, after]), 1, factor, "VHQ")[: factor * len(sample)]
+    return dense, None if loop is None else Loop(factor * loop.start, factor * loop.end)
 
 
 def release_seconds(audio: np.ndarray, sample_rate: int, offset: float) -> float | None:
