@@ -147,7 +147,8 @@ def sfz(name: str, comments: Iterable[str], styles: Sequence[Style], regions: Se
 def _lines(name: str, comments: Iterable[str], styles: Sequence[Style], regions: Sequence[Region]) -> Iterator[str]:
     yield from (f"// {line}" for line in comments)
     yield ""
-    yield "<control>"
+    if styles:
+        yield "<control>"
     for style in styles:
         yield f"label_cc{style.number}={style.name}"
         yield f"set_cc{style.number}={style.default}"

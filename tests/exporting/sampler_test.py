@@ -14,7 +14,7 @@ from neural_midi_synth.evaluation.metrics import envelope_difference, log_mel_di
 from neural_midi_synth.exporting import samples
 from neural_midi_synth.exporting.sampler import SIZES, Sampler, Size
 from neural_midi_synth.exporting.samples import Loop, Note
-from neural_midi_synth.exporting.sfz import Style, velocity_zones, zone
+from neural_midi_synth.exporting.sfz import Region, Style, sfz, velocity_zones, zone
 from neural_midi_synth.instrument.loading import PRETRAINED
 from neural_midi_synth.midi.pieces import Piece, Voice
 
@@ -163,6 +163,31 @@ def test_styles_are_what_the_instrument_says(exported):
     text = exported.read_text()
     for line in ("label_cc55=openness", "label_cc56=power_chord", "set_cc55=0", "bend_up=200", "bend_down=-200"):
         assert f"\n{line}\n" in text
+
+
+def test_round_robins_take_turns_and_an_instrument_may_have_no_styles(tmp_path):
+    zones = velocity_zones((64, 100), np.linspace(-40.0, 0.0, 128))
+    path = tmp_path / "plain.sfz"
+    samples_of_it = [
+        Region(f"{each.velocity}_{turn}.flac", 60, each, (), turn, 0.1, None) for each in zones for turn in (1, 2)
+    ]
+    path.write_text(sfz("plain", ["Two lines", "of comment."], (), samples_of_it))
+    assert path.read_text().startswith("// Two lines\n// of comment.\n") and "<control>" not in path.read_text()
+    found = regions(path)
+    assert [each["seq_position"] for each in found] == ["1", "2", "1", "2"]
+    assert {each["seq_length"] for each in found} == {"2"}
+    assert {(each["lokey"], each["hikey"]) for each in found} == {("0", "127")}
+
+
+@pytest.mark.slow
+def test_silence_is_not_sampled(guitar):
+    level = guitar.level.numpy()
+    guitar.level.assign(0.0)
+    try:
+        with pytest.raises(DataError, match="silence"):
+            Sampler(guitar, "guitar", Size(1, 1, 1, 1), PRETRAINED)
+    finally:
+        guitar.level.assign(level)
 
 
 def test_layers_of_a_style_add_up_to_one():
