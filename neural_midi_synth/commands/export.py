@@ -1,4 +1,4 @@
-"""nms_export: from an instrument to a SavedModel that needs nothing but TensorFlow."""
+"""nms_export: from an instrument to a SavedModel that needs nothing but TensorFlow, or to samples for a sampler."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from neural_midi_synth import environment
 from neural_midi_synth.commands import command_line
 from neural_midi_synth.files.outputs import check_writable
 
-USAGE = """Exports an instrument for those who have TensorFlow and not this package.
+USAGE = """Exports an instrument for those who have TensorFlow or a sampler, and not this package.
 
 nms_export --instrument runs/my_guitar --output exported/
     writes exported/1/, as TensorFlow Serving watches for it, and exported/instrument.json, which tells what it is;
@@ -18,7 +18,11 @@ nms_export --instrument runs/my_guitar --output exported/
 nms_export --instrument runs/my_guitar --output exported/ --tflite
     and exported/stream.tflite, to play live where TensorFlow is too much
 nms_export --instrument runs/my_guitar --output exported/ --tflite --voices 6
-    and that with six voices"""
+    and that with six voices
+nms_export --instrument runs/my_guitar --output my_guitar/ --sampler
+    writes my_guitar/sampler/my_guitar.sfz with its samples, for the samplers of DAWs, and nothing else
+nms_export --instrument runs/my_guitar --output my_guitar/ --sampler --size full
+    and that with round robins and more layers, five times as large"""
 
 
 _INSTRUMENT = flags.DEFINE_string(
@@ -41,23 +45,46 @@ _VOICES = flags.DEFINE_integer(
     upper_bound=64,
     allow_override=True,
 )
+_SAMPLER = flags.DEFINE_bool(
+    "sampler", False, "Write sampler/, an SFZ with FLAC samples, in place of a SavedModel.", allow_override=True
+)
+_SIZE = flags.DEFINE_enum("size", None, ["small", "full"], "How many samples; small unless given.", allow_override=True)
 _MODULE = command_line.define_module_flag()
 
 
 def main() -> None:
     """Exports as the flags say."""
+    if _SAMPLER.value and _TFLITE.value:
+        raise command_line.UsageError("--sampler and --tflite are two exports: run it once for each")
+    if _SIZE.value is not None and not _SAMPLER.value:
+        raise command_line.UsageError("--size is for --sampler")
     for flag in (_BLOCK_FRAMES, _VOICES):
         if flag.value is not None and not _TFLITE.value:
             raise command_line.UsageError(f"--{flag.name} is for --tflite")
-    check_writable(pathlib.Path(_OUTPUT.value) / "instrument.json")
+    check_writable(pathlib.Path(_OUTPUT.value) / ("sampler" if _SAMPLER.value else "instrument.json"))
     environment.import_tensorflow_quietly()
 
     from neural_midi_synth.exporting.versions import export
     from neural_midi_synth.instrument.loading import PRETRAINED, load
 
     folder = _INSTRUMENT.value or PRETRAINED
+    if _SAMPLER.value:
+        _export_samples(pathlib.Path(folder))
+        return
     instrument, voices = load(folder, modules=_MODULE.value), _VOICES.value or 1
     print(export(instrument, _OUTPUT.value, _TFLITE.value, _BLOCK_FRAMES.value, voices, trained_in=folder))
+
+
+def _export_samples(folder: pathlib.Path) -> None:
+    from neural_midi_synth.exporting.sampler import Sampler
+    from neural_midi_synth.instrument.loading import load
+
+    sampler = Sampler(load(folder, modules=_MODULE.value), folder.resolve().name, _SIZE.value or "small", trained_in=folder)
+    print(f"{sampler.n_samples} samples, about {sampler.megabytes:.0f} MB", flush=True)
+    with command_line.progress_bar("Sampling", "samples") as progress:
+        path = sampler.write(_OUTPUT.value, progress)
+    n_bytes = sum(each.stat().st_size for each in path.parent.rglob("*.*") if each.is_file())
+    print(f"{path}: {n_bytes / 1e6:.1f} MB")
 
 
 def run() -> None:

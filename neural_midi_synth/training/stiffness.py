@@ -31,8 +31,8 @@ _WITHIN_BINS = 4  # of where another is expected
 _ABOVE_MEDIAN = 8.0  # What a partial's magnitude must be, as a multiple of the median around it
 _AROUND = 20  # bins to either side.
 _BELOW_PEAK = 1e-4  # Magnitudes below this share of the highest count as that.
-_SURE_SHARE = 0.75  # Of the notes of a string instrument so many are stretched, at least.
-_AUDIBLE = 1e-5  # Below it the twentieth partial is off by less than two cents.
+# Of the notes of a string instrument so many are stretched, at least; of another half, by as little as noise makes it.
+_SURE_SHARE = 0.75
 
 
 def measure(builder: tfds.core.DatasetBuilder) -> np.ndarray:
@@ -56,7 +56,7 @@ def measure(builder: tfds.core.DatasetBuilder) -> np.ndarray:
                 if coefficient is not None:
                     found.setdefault(pitch, []).append(coefficient)
     measured = np.array([each for of_pitch in found.values() for each in of_pitch])
-    if not len(measured) or np.mean(measured > _AUDIBLE) < _SURE_SHARE:
+    if not len(measured) or np.mean(measured > 0.0) < _SURE_SHARE:
         return np.zeros(PITCHES, np.float32)
     pitches = sorted(found)
     medians = [max(float(np.median(found[pitch])), 0.0) for pitch in pitches]

@@ -61,11 +61,10 @@ TOGETHER = {
     "a style that is a word": ("render", ["--instrument", "a", "--midi", "b", "--style", "openness=wide"], "wide"),
     "a rate nobody plays": ("render", ["--instrument", "a", "--midi", "b", "--sample_rate", "50"], "sample_rate"),
     "a channel MIDI lacks": ("render", ["--instrument", "a", "--midi", "b", "--midi_channel", "17"], "midi_channel"),
-    "two test sets": (
-        "evaluate",
-        ["--instrument", "a", "--output", "b", "--midi_dir", "c", "--data_set", "d"],
-        "--midi_dir",
-    ),
+    "a size of no samples": ("export", ["--output", "a", "--size", "small"], "--sampler"),
+    "two exports": ("export", ["--output", "a", "--sampler", "--tflite"], "--sampler"),
+    "an unknown size": ("export", ["--output", "a", "--sampler", "--size", "huge"], "size"),
+    "a track of no file": ("evaluate", ["--instrument", "a", "--output", "b", "--track", "2"], "--midi_dir"),
 }
 
 
