@@ -79,7 +79,8 @@ def _export_samples(folder: pathlib.Path) -> None:
     from neural_midi_synth.exporting.sampler import Sampler
     from neural_midi_synth.instrument.loading import load
 
-    sampler = Sampler(load(folder, modules=_MODULE.value), folder.resolve().name, _SIZE.value or "small", trained_in=folder)
+    instrument = load(folder, modules=_MODULE.value)
+    sampler = Sampler(instrument, folder.resolve().name, _SIZE.value or "small", trained_in=folder)
     print(f"{sampler.n_samples} samples, about {sampler.megabytes:.0f} MB", flush=True)
     with command_line.progress_bar("Sampling", "samples") as progress:
         path = sampler.write(_OUTPUT.value, progress)
