@@ -32,8 +32,8 @@ class Oscillators:
     and one for each oscillator and sample of a piece: for a hop of 128 samples a quarter. No frequency or amplitude of
     a single oscillator is ever stored at audio rate.
 
-    Where the pitch is steady this is exact. In a vibrato of a semitone, six times a second, what differs is 74 dB below the
-    sound with hops of 8 ms, and 87 dB with hops of 4 ms.
+    Where the pitch is steady this is exact. In a vibrato of a semitone, six times a second, what differs is 74 dB below
+    the sound with hops of 8 ms, and 87 dB with hops of 4 ms.
 
     Attributes:
         middles: Samples from the hop's begin to the middle of each piece, `[pieces]`.
