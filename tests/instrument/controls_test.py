@@ -39,7 +39,7 @@ def _frame(time, frame_rate):
 
 
 def _onset_frame(time, frame_rate, channels):
-    return math.floor(time * frame_rate + ATTACK) + 1 if "onset" in channels else _frame(time, frame_rate)
+    return math.floor(time * frame_rate + 0.0794) + 1 if "onset" in channels else _frame(time, frame_rate)
 
 
 def _usable(row):
@@ -81,12 +81,14 @@ def _reference_frame(frame, frame_rate, channels, notes, control_changes, pitch_
         later_onsets = [onset_of(row[0]) for row in notes if onset_of(row[0]) > frame]
         lasts = frame < offset
         values["f0_midi"] = pitch + semitones
-        values["velocity"] = velocity / 127.0
+        values["velocity"] = min(max(velocity / 127.0, 0.0), 1.0)
         values["gate"] = float(lasts)
         begins = start * frame_rate if "onset" in channels else onset
         values["distance_from_onset"] = (frame - begins) / frame_rate if lasts else 0.0
         if frame == onset:
-            values["onset"] = min(max(start * frame_rate - (onset - 1), 0.0), 1.0 - ATTACK)
+            values["onset"] = min(
+                max(math.floor(64 * (start * frame_rate - (onset - 1)) + 0.56) / 64, 0.0), 1.0 - ATTACK
+            )
         values["distance_to_offset"] = (min([offset, *later_onsets]) - frame) / frame_rate if lasts else 0.0
         values["distance_from_offset"] = 0.0 if lasts else (frame - offset) / frame_rate
     values["f0_midi"] = min(max(values["f0_midi"], 0.0), 127.0)

@@ -112,9 +112,10 @@ def test_configs_of_earlier_versions_still_describe_their_instruments():
     built = _build()
     earlier = _build(
         """nms.ProcessorGroup.dag = [
-            (@harmonic/nms.Harmonic(), ['amplitudes', 'harmonic_distribution', 'f0_hz']),
-            (@fifth/nms.Harmonic(), ['fifth_amplitudes', 'fifth_harmonic_distribution', 'f0_hz']),
-            (@nms.FilteredNoise(), ['magnitudes']),
+            (@harmonic/nms.Harmonic(), ['amplitudes', 'harmonic_distribution', 'f0_hz', 'inharmonicity', 'onset']),
+            (@fifth/nms.Harmonic(),
+             ['fifth_amplitudes', 'fifth_harmonic_distribution', 'f0_hz', 'inharmonicity', 'onset']),
+            (@nms.FilteredNoise(), ['magnitudes', 'onset']),
             (@tones/Add(), ['harmonic/signal', 'fifth/signal']),
             (@dry/Add(), ['tones/signal', 'filtered_noise/signal']),
             (@nms.Reverb(), ['dry/signal'])]""",
