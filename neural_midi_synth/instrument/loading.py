@@ -175,13 +175,7 @@ def trained_on(folder: str | os.PathLike) -> dict[str, Any]:
     Raises:
         DataError: The file is damaged.
     """
-    path = pathlib.Path(folder) / DATA_SET_NAME
-    if not path.is_file():
-        return {}
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{path}: damaged. Delete it, or train again.") from error
+    return _facts_in(pathlib.Path(folder) / DATA_SET_NAME, "train again")
 
 
 def keep_verdict(folder: str | os.PathLike, verdict: Mapping[str, Any]) -> None:
@@ -205,14 +199,18 @@ def kept_verdict(folder: str | os.PathLike) -> dict[str, Any]:
     Raises:
         DataError: The file is damaged.
     """
-    path = pathlib.Path(folder) / VERDICT_NAME
+    facts = _facts_in(pathlib.Path(folder) / VERDICT_NAME, "evaluate again")
+    return facts if facts.pop("checkpoint", None) == _checkpoint_name(pathlib.Path(folder)) else {}
+
+
+def _facts_in(path: pathlib.Path, remedy: str) -> dict[str, Any]:
+    """Reads a file of facts; empty where there is none, and a `DataError` with the remedy where it is damaged."""
     if not path.is_file():
         return {}
     try:
-        facts = dict(json.loads(path.read_text(encoding="utf-8")))
+        return dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
-        raise DataError(f"{path}: damaged. Delete it, or evaluate again.") from error
-    return facts if facts.pop("checkpoint", None) == _checkpoint_name(pathlib.Path(folder)) else {}
+        raise DataError(f"{path}: damaged. Delete it, or {remedy}.") from error
 
 
 def _checkpoint_name(folder: pathlib.Path) -> str:

@@ -127,6 +127,9 @@ def test_the_sound_comes_as_late_as_it_says(jack_server, play_command, tmp_path)
         if len(delays) >= 8 and max(said) - min(said) < 5.0:
             break
     else:
+        # Nothing but a stumbling JACK or late blocks, both of which are counted, excuses notes that are not heard.
+        underruns = int(re.search(r"(\d+) underruns", output)[1])
+        assert player.stumbled or underruns, f"{len(delays)} of 30 notes sound as in the take"
         pytest.skip(f"left out: JACK stumbled {len(player.stumbled)} times, since this machine has too much to do")
     # JACK hears what would reach the loudspeaker one period later. The latency may have grown meanwhile.
     lowest, highest = min(said) - device, max(said) - device
