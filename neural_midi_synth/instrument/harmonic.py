@@ -33,7 +33,9 @@ class Harmonic(ddsp.synths.Harmonic):
 
     Two things it has besides. Partial `k` of a stiff string lies at k f0 √(1 + B k²), where B is its `inharmonicity`
     (Fletcher, 1964); where B is 0, partials are ddsp's harmonics. And where a note begins within a hop, `onset`, its
-    amplitudes and its pitch take the place of the last note's there, not gradually from frame to frame.
+    amplitudes and its pitch take the place of the last note's there, not gradually from frame to frame. If the string
+    is stiff, it is one that is plucked or struck: the partials of the note begin together, at phase 0, as those of such
+    a string do, and make the sharp pulses that a string's first periods are.
 
     Attributes:
         parameters: The network outputs it takes, name → size.
@@ -164,16 +166,17 @@ class Harmonic(ddsp.synths.Harmonic):
         f0_hz = tf.concat([state["f0_hz"], controls["f0_hz"]], axis=1)
         deviation_hz = tf.concat([state["deviation_hz"], deviation_hz], axis=1)
         harmonics = tf.concat([state["harmonics"], harmonics], axis=1)
-        phase, last_phase = oscillators.phases(f0_hz, state["phase"], onset)
+        plucked = None
+        if inharmonicity is not None and onset is not None:
+            plucked = (onset >= 0.0) & (inharmonicity > 0.0)
+        phase, last_phase = oscillators.phases(f0_hz, state["phase"], onset, plucked)
         begins, deviation = None, state["deviation"]
         if inharmonicity is not None:
-            begins, deviation = oscillators.begins(deviation_hz, deviation, onset)
-        if onset is not None:
-            onset = frames_first(onset)
+            begins, deviation = oscillators.begins(deviation_hz, deviation, onset, plucked)
+        onset, plucked = (None if each is None else frames_first(each) for each in (onset, plucked))
         phases = frames_first(phase)[..., tf.newaxis] * (turn() * self._orders)
         if begins is not None:
-            begins = turn() * frames_first(begins)[:, :, tf.newaxis]
-            phases += begins + oscillators.within(frames_first(deviation_hz), onset)
+            phases += oscillators.bank_phases(frames_first(begins), frames_first(deviation_hz), onset, plucked)
         frequencies = frames_first(f0_hz * self._orders + deviation_hz)
         signal = oscillators.play(phases, frequencies, frames_first(harmonics), self._rise(onset), onset)
         return signal, {
