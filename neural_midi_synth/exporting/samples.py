@@ -111,7 +111,7 @@ def _trace(instrument: Instrument) -> Sequence[tf.types.experimental.ConcreteFun
 
     rows = {name: tf.TensorSpec([None, None, columns], tf.float64) for name, columns in COLUMNS.items()}
     specs = (rows, tf.TensorSpec([None], tf.int64), tf.TensorSpec([], tf.int32))
-    return [tf.function(graph).get_concrete_function(*specs)]
+    return [tf.function(graph, autograph=False).get_concrete_function(*specs)]
 
 
 def levels(audio: np.ndarray, sample_rate: int, window: float = _LEVEL_SECONDS) -> np.ndarray:

@@ -301,7 +301,7 @@ def _signature(graph: Callable[..., dict[str, tf.Tensor]], specs: Mapping[str, t
     def signature(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         return graph(**{name: tf.ensure_shape(value, specs[name].shape) for name, value in inputs.items()})
 
-    return tf.function(signature).get_concrete_function(**specs)
+    return tf.function(signature, autograph=False).get_concrete_function(**specs)
 
 
 def _demand(condition: tf.Tensor, message: str) -> tf.Operation:

@@ -58,7 +58,7 @@ def loss_and_gradients(instrument: Instrument, features: Mapping[str, tf.Tensor]
         zero = tf.UnconnectedGradients.ZERO
         return loss, *tape.gradient(shared, [parameters, after_decoder], unconnected_gradients=zero)
 
-    compiled = tf.function(play, jit_compile=not on_gpu())
+    compiled = tf.function(play, autograph=False, jit_compile=not on_gpu())
     loss, upstream, gradients = compiled(parameters, given, group_state, audio)
     gradients += tape.gradient(
         [parameters, shared],

@@ -270,6 +270,7 @@ class Instrument(tf.keras.Model):
         rest = tf.shape(signal)[1] - self.latency - n_samples
         return tf.split(signal, [self.latency, n_samples, rest], axis=1)[1]
 
+    @tf.autograph.experimental.do_not_convert
     def train_step(self, features: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One step of `fit`. Features as for `call`, with the recorded `audio`.
 
@@ -279,13 +280,14 @@ class Instrument(tf.keras.Model):
         batch = features["audio"].shape[0]
         n_parts = 1 if on_gpu() or batch is None or batch % 2 else 2
         parts = zip(*(tf.split(value, n_parts) for value in features.values()))
-        of_part = tf.function(functools.partial(loss_and_gradients, self))
+        of_part = tf.function(functools.partial(loss_and_gradients, self), autograph=False)
         losses, gradients = zip(*(of_part(dict(zip(features, part))) for part in parts))
         gradients = [tf.add_n(each) / n_parts for each in zip(*gradients)]
         self.optimizer.apply_gradients(zip(gradients, self.trainable_variables))
         self._loss.update_state(tf.add_n(losses) / n_parts)
         return {"loss": self._loss.result(), "gradient_norm": tf.linalg.global_norm(gradients)}
 
+    @tf.autograph.experimental.do_not_convert
     def test_step(self, features: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One step of `evaluate`: the loss is a mean over examples, however many there are in each batch."""
         self._clear_losses()

@@ -175,8 +175,8 @@ def block_functions(instrument: Instrument) -> Sequence[Callable[..., Any]]:
         sizes = {**dict(instrument.decoder.outputs), **dict.fromkeys(instrument.processor_group.given, 1)}
         parameters = {name: tf.TensorSpec([None, None, size], tf.float32) for name, size in sizes.items()}
         return (
-            tf.function(decode).get_concrete_function(rows, tf.TensorSpec([2], tf.int64), specs),
-            tf.function(synthesize).get_concrete_function(parameters, tf.TensorSpec([], tf.int32), of_group),
+            tf.function(decode, autograph=False).get_concrete_function(rows, tf.TensorSpec([2], tf.int64), specs),
+            tf.function(synthesize, autograph=False).get_concrete_function(parameters, tf.TensorSpec([], tf.int32), of_group),
         )
 
     return instrument.traced("block", trace)

@@ -342,6 +342,6 @@ class Stream:
         frames = {channel: tf.TensorSpec([None, block_frames, 1], tf.float32) for channel in channels}
         others = (state_specs(instrument), tf.TensorSpec([], tf.int32), tf.TensorSpec([None], tf.float32))
         return (
-            tf.function(play_events).get_concrete_function(rows, tf.TensorSpec([], tf.int64), *others),
-            tf.function(step).get_concrete_function(frames, *others),
+            tf.function(play_events, autograph=False).get_concrete_function(rows, tf.TensorSpec([], tf.int64), *others),
+            tf.function(step, autograph=False).get_concrete_function(frames, *others),
         )
