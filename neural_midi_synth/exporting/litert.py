@@ -18,9 +18,9 @@ from tensorflow.lite.python import schema_py_generated as schema
 from tensorflow.lite.tools import flatbuffer_utils
 
 from neural_midi_synth.errors import DataError
-from neural_midi_synth.exporting.channels import channel_facts
 from neural_midi_synth.exporting.saved_model import flat_state, nested_state
 from neural_midi_synth.instrument import noise
+from neural_midi_synth.instrument.controls import COLUMNS, Lookup, has_length
 from neural_midi_synth.instrument.harmonic import Harmonic
 from neural_midi_synth.instrument.instrument import Instrument
 from neural_midi_synth.instrument.noise import FilteredNoise, Filters
@@ -37,19 +37,29 @@ _HALF_FROM = 1024  # float constants with as many elements are weights and are s
 def convert(instrument: Instrument, block_frames: int, voices: int = 1) -> bytes:
     """Makes the stream step a LiteRT model of one signature, 'stream'. Weights are float16, sums are float32.
 
-    Inputs are one block of control frames, a float32 `[voices, block_frames, 1]` for each channel by its name, and the
-    state by the names `state_…`. Outputs are `audio`, float32 `[1, block_frames * hop]`, the sum of the voices,
-    `instrument.latency` samples behind the frames; and the next state by the same names. A stream begins with zeros for
-    all the state. Frames must be finite; they are clipped to the range of their channel.
+    Inputs are the few events that matter to a block, and the state by the names `state_…`. Events are rows as those of
+    the SavedModel's `serving_default`, for each voice, but their times are seconds from the block's first frame:
 
-    What it plays is what `instrument.step` does to within 1e-3 of full scale: that is what rounding the weights costs.
-    Pitch and phase are the same to the last bit, so that it does not grow with time.
+    - `notes`, float32 `[voices, rows, 4]`: start, end, MIDI note number, velocity (0 to 127). Of each voice the note
+      that lasts or ended last, and those that begin in the block; a note that still lasts may end at any later time.
+    - `control_changes`, float32 `[voices, rows of all controllers, 3]`: time, number, value (0 to 127). Of each
+      controller that is heard the one in force, and those in the block.
+    - `pitch_bends`, float32 `[voices, rows, 2]`: time, semitones. Likewise.
+
+    `rows` is `block_frames + 2`, so that there is one for each frame. Rows need no order, and those whose time is
+    `controls.PADDING` or below are ignored. A voice whose notes are all padding is left out of the sound, but for the
+    first.
+
+    Outputs are `audio`, float32 `[1, block_frames * hop]`, the sum of the voices, `instrument.latency` samples behind
+    the frames; and the next state by the same names. A stream begins with zeros for all the state.
+
+    What it plays is what `playing.stream.Stream` does to within 1e-3 of full scale: that is what rounding the weights
+    costs. Pitch and phase are the same to the last bit, so that it does not grow with time.
 
     Args:
         instrument: An instrument whose processors are `nms.Harmonic`, `nms.FilteredNoise`, `nms.Reverb` and `Add`.
         block_frames: Control frames of a block, a multiple of the decoder's stride, up to ten times that.
-        voices: Voices of the stream, from 1. All of them are in the sound: one without notes, too, adds the noise that
-            a network makes of silence.
+        voices: Voices of the stream, from 1.
 
     Returns:
         The model, to be written into a `.tflite` file or given to an interpreter.
@@ -59,10 +69,14 @@ def convert(instrument: Instrument, block_frames: int, voices: int = 1) -> bytes
         ValueError: `block_frames` is not a multiple of the stride from 1, or there is no voice.
     """
     _check(instrument, block_frames, voices)
-    channels = channel_facts(instrument)
+    controllers = sum(channel.startswith("cc_") for channel in instrument.controls.channels)
+    n_rows = {"notes": 1, "control_changes": max(controllers, 1), "pitch_bends": 1}
+    signature = {
+        name: tf.TensorSpec([voices, n_rows[name] * (block_frames + 2), columns], tf.float32, name)
+        for name, columns in COLUMNS.items()
+    }
     begin = instrument.initial_state(1, voices)
     flat = {name: value.numpy() for name, value in flat_state(begin)}
-    signature = {channel: tf.TensorSpec([voices, block_frames, 1], tf.float32, channel) for channel in channels}
     for name, value in flat.items():
         if value.size:
             # Phases and the indices of samples, int64, matter modulo 2^32 only, so int32 will do.
@@ -77,11 +91,14 @@ def convert(instrument: Instrument, block_frames: int, voices: int = 1) -> bytes
     }
 
     def stream(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        frames = {name: tf.clip_by_value(inputs[name], of.minimum, of.maximum) for name, of in channels.items()}
+        rows = {name: inputs[name] for name in COLUMNS}
+        frames = instrument.controls(**rows, n_frames=block_frames, lookup=_COMPARISON)
+        have_notes = tf.reduce_any(has_length(rows["notes"], _COMPARISON), axis=1)
+        audible = tf.cast(have_notes | (np.arange(voices) == 0), tf.float32)
         # The client keeps the difference from the initial state, so that it can begin with zeros.
         state = {name: inputs.get(name, value) for name, value in flat.items()}
         state |= {name: state[name] + value for name, value in initial.items()}
-        signal, state = _step(instrument, frames, nested_state(begin, state), voices)
+        signal, state = _step(instrument, frames, nested_state(begin, state), voices, audible)
         state = dict(flat_state(state))
         state |= {name: state[name] - value for name, value in initial.items()}
         return {"audio": instrument.level * signal, **{name: value for name, value in state.items() if name in inputs}}
@@ -113,7 +130,25 @@ def _check(instrument: Instrument, block_frames: int, voices: int) -> None:
             )
 
 
-def _step(instrument: Instrument, frames: dict[str, tf.Tensor], state: State, voices: int) -> tuple[tf.Tensor, State]:
+class _Comparison(Lookup):
+    """Finds rows by comparing all with all, since there are few, in float32: times from the block's begin are short."""
+
+    dtype = tf.float32
+
+    def is_finite(self, rows: tf.Tensor) -> tf.Tensor:
+        return rows - rows == 0.0
+
+    def last_at(self, event_frames: tf.Tensor, frames: tf.Tensor) -> tf.Tensor:
+        has_come = event_frames[:, tf.newaxis] <= frames[..., tf.newaxis]
+        return tf.reduce_sum(tf.cast(has_come, tf.int32), axis=-1) - 1
+
+
+_COMPARISON = _Comparison()
+
+
+def _step(
+    instrument: Instrument, frames: dict[str, tf.Tensor], state: State, voices: int, audible: tf.Tensor
+) -> tuple[tf.Tensor, State]:
     """As `Instrument.step`, with the steps of this module; returns the signal only."""
     steps = {processor.name: _STEPS_OF.get(type(processor)) for processor in instrument.processor_group.processors}
     scaled = instrument.preprocessor(frames)
@@ -124,6 +159,7 @@ def _step(instrument: Instrument, frames: dict[str, tf.Tensor], state: State, vo
         state["processor_group"],
         lambda processor, controls, state: steps[processor.name](processor, controls, state),
         voices,
+        audible,
     )
     return outputs["out"]["signal"], {**given_state, "decoder": decoder_state, "processor_group": group_state}
 
