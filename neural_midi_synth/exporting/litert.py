@@ -29,9 +29,12 @@ from neural_midi_synth.instrument.recurrent import UNROLLED, State
 from neural_midi_synth.instrument.reverb import Reverb
 
 SIGNATURE = "stream"
+_BLOCK_SECONDS = 0.016
 _STEPS = 256  # of a semitone, in the table of frequencies
 _PART = 256  # samples of a response at a time
-_HALF_FROM = 1024  # float constants with as many elements are weights and are stored in half precision
+# Float constants with as many elements are stored in half precision. Smaller matrices make a model hardly larger, and
+# the first one, which sees the Fourier features, is what half precision would cost most in.
+_HALF_FROM = 16384
 
 
 def convert(instrument: Instrument, block_frames: int, voices: int = 1) -> bytes:
@@ -111,6 +114,27 @@ def convert(instrument: Instrument, block_frames: int, voices: int = 1) -> bytes
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
         model = converter.convert()
     return _with_half_weights(model)
+
+
+def block_frames_of(instrument: Instrument, wanted: int | None) -> int:
+    """The control frames of a block.
+
+    Args:
+        instrument: What plays.
+        wanted: How many a user wants; None for about 16 ms, which a player of MIDI hardly notices.
+
+    Returns:
+        A multiple of the decoder's stride.
+
+    Raises:
+        DataError: What is wanted is none.
+    """
+    stride = instrument.decoder.stride
+    if wanted is None:
+        return -(-round(_BLOCK_SECONDS * instrument.frame_rate) // stride) * stride
+    if wanted < 1 or wanted % stride:
+        raise DataError(f"--block_frames is {wanted}; this instrument needs a multiple of {stride}.")
+    return wanted
 
 
 def _check(instrument: Instrument, block_frames: int, voices: int) -> None:

@@ -1,0 +1,73 @@
+// The instrument itself: one block of its stream after the other, by LiteRT.
+
+import { type CompiledModel, loadAndCompile, loadLiteRt, Tensor } from "@litertjs/core";
+import type { Rows } from "./voices";
+
+export interface Block {
+  audio: Float32Array;
+  /** Of each voice, the fundamental in Hz and the amplitude of each harmonic at the last frame. */
+  f0: Float32Array;
+  harmonics: Float32Array;
+}
+
+let runtime: Promise<unknown> | undefined;
+
+async function begin(url: string): Promise<void> {
+  // In a worker the runtime would look for its WebAssembly beside the worker's script.
+  Object.assign(self, { Module: { locateFile: (name: string) => url + name } });
+  await loadLiteRt(url);
+}
+
+export class Model {
+  private state: Record<string, Tensor> = {};
+
+  private constructor(private readonly compiled: CompiledModel) {
+    this.reset();
+  }
+
+  /** Loads the runtime, once, and a model. */
+  static async load(runtimeUrl: string, modelUrl: string): Promise<Model> {
+    const bytes = fetch(modelUrl).then(async (answer) => {
+      if (!answer.ok) throw new Error(`${modelUrl}: ${answer.status}`);
+      return new Uint8Array(await answer.arrayBuffer());
+    });
+    runtime ??= begin(runtimeUrl);
+    await runtime;
+    return new Model(await loadAndCompile(await bytes, { accelerator: "wasm" }));
+  }
+
+  /** Back to silence. */
+  reset(): void {
+    for (const tensor of Object.values(this.state)) tensor.delete();
+    this.state = {};
+    for (const { name, shape, dtype } of this.compiled.getInputDetails()) {
+      if (!name.startsWith("state_")) continue;
+      const size = shape.reduce((product, n) => product * n, 1);
+      this.state[name] = new Tensor(dtype === "int32" ? new Int32Array(size) : new Float32Array(size), [...shape]);
+    }
+  }
+
+  /** Plays a block. */
+  async play(rows: Rows): Promise<Block> {
+    const inputs: Record<string, Tensor> = { ...this.state };
+    for (const { name, shape } of this.compiled.getInputDetails()) {
+      if (!name.startsWith("state_")) inputs[name] = new Tensor(rows[name as keyof Rows], [...shape]);
+    }
+    const outputs = await this.compiled.run(inputs);
+    for (const tensor of Object.values(inputs)) tensor.delete();
+    const { audio, ...state } = outputs;
+    this.state = state;
+    const samples = audio.toTypedArray() as Float32Array;
+    audio.delete();
+    const read = (end: string): Float32Array => {
+      const name = Object.keys(state).find((each) => each.startsWith("state_processor_group_") && each.endsWith(end));
+      return name ? (state[name].toTypedArray() as Float32Array) : new Float32Array(0);
+    };
+    return { audio: samples, f0: read("_f0_hz"), harmonics: read("_harmonics") };
+  }
+
+  delete(): void {
+    for (const tensor of Object.values(this.state)) tensor.delete();
+    this.compiled.delete();
+  }
+}
