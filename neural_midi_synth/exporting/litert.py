@@ -24,14 +24,15 @@ from neural_midi_synth.instrument.controls import COLUMNS, Lookup, has_length
 from neural_midi_synth.instrument.harmonic import Harmonic
 from neural_midi_synth.instrument.instrument import Instrument
 from neural_midi_synth.instrument.noise import FilteredNoise, Filters
-from neural_midi_synth.instrument.oscillators import Oscillators
+from neural_midi_synth.instrument.oscillators import Oscillators, polynomial_sines
 from neural_midi_synth.instrument.recurrent import UNROLLED, State
 from neural_midi_synth.instrument.reverb import Reverb
 
 SIGNATURE = "stream"
 _BLOCK_SECONDS = 0.016
 _STEPS = 256  # of a semitone, in the table of frequencies
-_PART = 256  # samples of a response at a time
+_PART = 64  # samples of a response at a time
+_SHORT_PART = 32  # Likewise, of the short responses that noise has, of which there are many.
 # Float constants with as many elements are stored in half precision. Smaller matrices make a model hardly larger, and
 # the first one, which sees the Fourier features, is what half precision would cost most in.
 _HALF_FROM = 16384
@@ -101,7 +102,8 @@ def convert(instrument: Instrument, block_frames: int, voices: int = 1) -> bytes
         # The client keeps the difference from the initial state, so that it can begin with zeros.
         state = {name: inputs.get(name, value) for name, value in flat.items()}
         state |= {name: state[name] + value for name, value in initial.items()}
-        signal, state = _step(instrument, frames, nested_state(begin, state), voices, audible)
+        with polynomial_sines():  # Which LiteRT computes many at a time, unlike its own.
+            signal, state = _step(instrument, frames, nested_state(begin, state), voices, audible)
         state = dict(flat_state(state))
         state |= {name: state[name] - value for name, value in initial.items()}
         return {"audio": instrument.level * signal, **{name: value for name, value in state.items() if name in inputs}}
@@ -295,9 +297,10 @@ class _Filters(Filters):
 
     def filtered(self, noise: tf.Tensor, responses: tf.Tensor) -> tf.Tensor:
         voices, n_hops, size = responses.shape
-        delayed = _delayed(tf.reshape(noise, [voices * n_hops, -1]), size)
-        convolved = tf.matmul(tf.reshape(responses, [voices * n_hops, 1, size]), delayed)
-        return tf.reshape(convolved[..., :-1], [voices, n_hops, -1])
+        hops = tf.reshape(noise, [voices * n_hops, -1])
+        echoes = _convolved(tf.reshape(responses, [voices * n_hops, size]), hops, _SHORT_PART)
+        n_samples = hops.shape[1] + size - 1
+        return tf.reshape(echoes[:, :n_samples], [voices, n_hops, n_samples])
 
     def overlap_and_add(self, signals: tf.Tensor, hop: int) -> tf.Tensor:
         size = signals.shape[-1]
@@ -313,12 +316,26 @@ def _filtered_noise(processor: FilteredNoise, controls: dict[str, tf.Tensor], st
 def _reverb(processor: Reverb, controls: dict[str, tf.Tensor], state: State) -> tuple[tf.Tensor, State]:
     """As `Reverb.step`, in time instead of frequency: the response is cut into parts, each convolved with the block."""
     audio, response = controls["audio"], controls["ir"]
-    n_samples = audio.shape[1]
-    part = min(n_samples, _PART)
-    parts = tf.reshape(tf.pad(response, [[0, -response.shape[0] % part]]), [-1, part])
-    echoes = tf.stack([tf.matmul(parts, delayed) for delayed in tf.unstack(_delayed(audio, part))])
-    wet, ringing = _ring(_overlap_and_add(echoes, part), state["ringing"], n_samples)
+    echoes = tf.concat([_convolved(response[tf.newaxis], each, _PART) for each in tf.split(audio, audio.shape[0])], 0)
+    wet, ringing = _ring(echoes, state["ringing"], audio.shape[1])
     return wet + (audio if processor._add_dry else 0.0), {"ringing": ringing}
+
+
+def _convolved(responses: tf.Tensor, signals: tf.Tensor, part: int) -> tf.Tensor:
+    """Convolves in time: responses are cut into parts, each convolved with the signal.
+
+    Args:
+        responses: `[batch, size]`.
+        signals: `[batch, n_samples]`.
+        part: Samples of a part, at most.
+
+    Returns:
+        `[batch, n]`, where `n` is at least `n_samples + size - 1`; what is beyond is zeros.
+    """
+    batch, size = responses.shape
+    part = min(part, signals.shape[1])
+    parts = tf.reshape(tf.pad(responses, [[0, 0], [0, -size % part]]), [batch, -1, part])
+    return _overlap_and_add(tf.matmul(parts, _delayed(signals, part)), part)
 
 
 def _ring(fresh: tf.Tensor, ringing: tf.Tensor, n_samples: int) -> tuple[tf.Tensor, tf.Tensor]:

@@ -16,7 +16,7 @@ CYCLE = 2**32
 
 # Coefficients of the polynomial in `_sine`, the highest power first.
 _SINE = (12.235930442810059, -38.12417984008789, 67.04401397705078, -64.83468627929688, 25.13273048400879)
-_FOR_XLA = contextvars.ContextVar("for_xla", default=False)
+_POLYNOMIAL = contextvars.ContextVar("polynomial_sines", default=False)
 
 
 class Oscillators:
@@ -228,21 +228,21 @@ def _wrapped(within: tf.Tensor, ends: tf.Tensor, phase: tf.Tensor) -> Any:
 
 
 @contextlib.contextmanager
-def for_xla() -> Iterator[None]:
-    """While a graph that XLA will compile is traced: sines are polynomials, which XLA makes one loop with the rest.
+def polynomial_sines() -> Iterator[None]:
+    """While a graph is traced: its sines are polynomials, for those who compute a sine number by number.
 
-    Its own sine is computed number by number, and takes ten times as long.
+    XLA makes them one loop with the rest, a tenth of the time; LiteRT computes many numbers at a time.
     """
-    token = _FOR_XLA.set(True)
+    token = _POLYNOMIAL.set(True)
     try:
         yield
     finally:
-        _FOR_XLA.reset(token)
+        _POLYNOMIAL.reset(token)
 
 
 def _sine(cycles: tf.Tensor) -> tf.Tensor:
     """sin(2πx), x in cycles; to 3e-7 for small |x|."""
-    if not _FOR_XLA.get():
+    if not _POLYNOMIAL.get():
         return tf.sin((2.0 * math.pi) * cycles)
     # Zero at every half cycle, times what Chebyshev's polynomials fit to the rest.
     cycles -= tf.round(cycles)

@@ -13,8 +13,16 @@ export interface Block {
 let runtime: Promise<unknown> | undefined;
 
 async function begin(url: string): Promise<void> {
-  // In a worker the runtime would look for its WebAssembly beside the worker's script.
-  Object.assign(self, { Module: { locateFile: (name: string) => url + name } });
+  Object.assign(self, {
+    Module: {
+      // In a worker the runtime would look for its WebAssembly beside the worker's script.
+      locateFile: (name: string) => url + name,
+      // What it tells of itself is no error.
+      printErr: (text: string) => (/^(INFO|WARNING|VERBOSE)/.test(text) ? console.debug(text) : console.error(text)),
+    },
+  });
+  // Blocks of sound are too small for a GPU; that there is none would be a warning.
+  Object.defineProperty(navigator, "gpu", { value: undefined });
   await loadLiteRt(url);
 }
 
