@@ -1,5 +1,7 @@
 // The picture: a spectrogram that passes by with the notes as lines, and the harmonics that the network makes of them.
 
+import type { Bank } from "./model";
+
 const LOWEST_HZ = 50;
 const PIXELS_A_SECOND = 80;
 const PANEL = 0.2; // Share of the picture for the harmonics.
@@ -9,14 +11,13 @@ const VOICE_COLOURS = ["#ff8a4c", "#35c4b5", "#e7c545", "#8f9bff", "#f277b6", "#
 
 export interface Sounding {
   pitches: (number | null)[];
-  f0: Float32Array;
-  harmonics: Float32Array;
+  banks: Bank[];
 }
 
 export class Picture {
   private readonly context: CanvasRenderingContext2D;
   private readonly passing = document.createElement("canvas");
-  private sounding: Sounding = { pitches: [], f0: new Float32Array(0), harmonics: new Float32Array(0) };
+  private sounding: Sounding = { pitches: [], banks: [] };
   private spectrum = new Float32Array(0);
   private last = 0;
   private rest = 0;
@@ -94,8 +95,9 @@ export class Picture {
       passing.fillRect(width - step, y, step, 2);
     }
     for (const [voice, pitch] of this.sounding.pitches.entries()) {
-      const hz = this.sounding.f0[voice];
-      if (pitch === null || !(hz > LOWEST_HZ)) continue;
+      // The lowest of its banks: others play a fifth above it, say.
+      const hz = Math.min(...this.sounding.banks.map(({ f0 }) => f0[voice]));
+      if (pitch === null || !(hz > LOWEST_HZ && hz < highest)) continue;
       passing.fillStyle = VOICE_COLOURS[voice % VOICE_COLOURS.length];
       passing.fillRect(width - step, this.yOf(hz) - 1.5, step, 3);
     }
@@ -104,9 +106,14 @@ export class Picture {
   private panel(left: number, width: number, height: number, scale: number): void {
     this.context.fillStyle = getComputedStyle(this.canvas).getPropertyValue("--panel");
     this.context.fillRect(left, 0, width - left, height);
-    const { f0, harmonics } = this.sounding;
-    const count = f0.length ? harmonics.length / f0.length : 0;
     const room = width - left - 4 * scale;
+    for (const { f0, harmonics } of this.sounding.banks) this.bank(f0, harmonics, left, room, scale);
+    this.context.globalAlpha = 1;
+  }
+
+  private bank(f0: Float32Array, harmonics: Float32Array, left: number, room: number, scale: number): void {
+    const count = harmonics.length / f0.length;
+    this.context.globalAlpha = 0.9;
     for (let voice = 0; voice < f0.length; voice++) {
       this.context.fillStyle = VOICE_COLOURS[voice % VOICE_COLOURS.length];
       for (let k = 1; k <= count; k++) {
@@ -114,11 +121,9 @@ export class Picture {
         const amplitude = harmonics[voice * count + k - 1];
         const level = 20 * Math.log10(Math.max(amplitude, 1e-6));
         if (hz < LOWEST_HZ || hz > this.sampleRate() / 2 || level < QUIETEST_DB) continue;
-        this.context.globalAlpha = 0.9;
         this.context.fillRect(left + 2 * scale, this.yOf(hz) - scale, room * (1 - level / QUIETEST_DB), 2 * scale);
       }
     }
-    this.context.globalAlpha = 1;
   }
 
   private marks(width: number, height: number, scale: number): void {

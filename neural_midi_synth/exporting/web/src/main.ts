@@ -291,6 +291,7 @@ async function choose(next: Instrument): Promise<void> {
   await sound.load(next);
   styles.send();
   if (parts.length) setPiece();
+  else await openExample();
   document.body.classList.add("ready");
   say("");
 }
@@ -306,7 +307,6 @@ async function begin(): Promise<void> {
   element("choose").hidden = site.instruments.length < 2;
   pieces.replaceChildren(...site.pieces.map(({ title }, i) => new Option(title, String(i))));
   await choose(site.instruments[0]);
-  await openExample();
 }
 
 void begin().catch(sayError);

@@ -1,5 +1,6 @@
 // What the page, the worker that plays, and the audio thread tell each other.
 
+import type { Bank } from "./model";
 import type { Voice } from "./pieces";
 import type { ChannelEvent } from "./voices";
 
@@ -42,7 +43,7 @@ export type ToWorker =
 export type FromWorker =
   | { type: "loaded" }
   | { type: "failed"; message: string }
-  | { type: "block"; seconds: number | null; pitches: (number | null)[]; f0: Float32Array; harmonics: Float32Array }
+  | { type: "block"; seconds: number | null; pitches: (number | null)[]; banks: Bank[] }
   | { type: "stopped" }
   | { type: "sounds"; time: number }
   | { type: "progress"; id: number; share: number }

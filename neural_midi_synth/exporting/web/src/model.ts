@@ -3,12 +3,18 @@
 import { type CompiledModel, loadAndCompile, loadLiteRt, Tensor } from "@litertjs/core";
 import type { Rows } from "./voices";
 
-export interface Block {
-  audio: Float32Array;
-  /** Of each voice, the fundamental in Hz and the amplitude of each harmonic at the last frame. */
+/** A bank of oscillators at the last frame: of each voice its fundamental, Hz, and the amplitude of each harmonic. */
+export interface Bank {
   f0: Float32Array;
   harmonics: Float32Array;
 }
+
+export interface Block {
+  audio: Float32Array;
+  banks: Bank[];
+}
+
+const BANK = /^(state_processor_group_.*)_harmonics$/;
 
 let runtime: Promise<unknown> | undefined;
 
@@ -21,8 +27,6 @@ async function begin(url: string): Promise<void> {
       printErr: (text: string) => (/^(INFO|WARNING|VERBOSE)/.test(text) ? console.debug(text) : console.error(text)),
     },
   });
-  // Blocks of sound are too small for a GPU; that there is none would be a warning.
-  Object.defineProperty(navigator, "gpu", { value: undefined });
   await loadLiteRt(url);
 }
 
@@ -67,11 +71,10 @@ export class Model {
     this.state = state;
     const samples = audio.toTypedArray() as Float32Array;
     audio.delete();
-    const read = (end: string): Float32Array => {
-      const name = Object.keys(state).find((each) => each.startsWith("state_processor_group_") && each.endsWith(end));
-      return name ? (state[name].toTypedArray() as Float32Array) : new Float32Array(0);
-    };
-    return { audio: samples, f0: read("_f0_hz"), harmonics: read("_harmonics") };
+    const read = (name: string): Float32Array => state[name].toTypedArray() as Float32Array;
+    const names = Object.keys(state).flatMap((name) => BANK.exec(name)?.[1] ?? []);
+    const banks = names.map((name) => ({ f0: read(`${name}_f0_hz`), harmonics: read(`${name}_harmonics`) }));
+    return { audio: samples, banks };
   }
 
   delete(): void {

@@ -184,8 +184,7 @@ class Player {
       type: "block",
       seconds: this.place === null ? null : this.place / frame_rate,
       pitches: this.voices.pitches(first),
-      f0: block?.f0 ?? new Float32Array(0),
-      harmonics: block?.harmonics ?? new Float32Array(0),
+      banks: block?.banks ?? [],
     });
     return block?.audio ?? new Float32Array(block_frames * hop);
   }
