@@ -35,7 +35,9 @@ _INSTRUMENT = flags.DEFINE_multi_string(
     allow_override=True,
 )
 _OUTPUT = flags.DEFINE_string("output", None, "Folder of the versions, or of sampler/.", allow_override=True)
-_WEB = flags.DEFINE_string("web", None, "Folder of a web page, to be written in place of all else.", allow_override=True)
+_WEB = flags.DEFINE_string(
+    "web", None, "Folder of a web page, to be written in place of all else.", allow_override=True
+)
 _TFLITE = flags.DEFINE_bool("tflite", False, "Write stream.tflite, the stream for LiteRT, too.", allow_override=True)
 _BLOCK_FRAMES = flags.DEFINE_integer(
     "block_frames",
