@@ -35,14 +35,13 @@ _INSTRUMENT = flags.DEFINE_multi_string(
     allow_override=True,
 )
 _OUTPUT = flags.DEFINE_string("output", None, "Folder of the versions, or of sampler/.", allow_override=True)
-_WEB = flags.DEFINE_string(
-    "web", None, "Folder of a web page, to be written in place of all else.", allow_override=True
-)
+_WEB = flags.DEFINE_string("web", None, "Folder of a web page, written in place of all else.", allow_override=True)
 _TFLITE = flags.DEFINE_bool("tflite", False, "Write stream.tflite, the stream for LiteRT, too.", allow_override=True)
 _BLOCK_FRAMES = flags.DEFINE_integer(
     "block_frames",
     None,
-    "Control frames in a block of stream.tflite or the page, a multiple of the decoder's stride; unless given, about 16 ms.",
+    "Control frames in a block of stream.tflite or the page, a multiple of the decoder's stride; about 16 ms unless "
+    "given.",
     lower_bound=1,
     allow_override=True,
 )
