@@ -31,7 +31,7 @@ from neural_midi_synth.instrument.reverb import Reverb
 SIGNATURE = "stream"
 _BLOCK_SECONDS = 0.016
 _STEPS = 256  # of a semitone, in the table of frequencies
-_PART = 64  # samples of a response at a time
+_PART = 128  # samples of a response at a time
 _SHORT_PART = 32  # Likewise, of the short responses that noise has, of which there are many.
 # Float constants with as many elements are stored in half precision. Smaller matrices make a model hardly larger, and
 # the first one, which sees the Fourier features, is what half precision would cost most in.
@@ -316,8 +316,14 @@ def _filtered_noise(processor: FilteredNoise, controls: dict[str, tf.Tensor], st
 def _reverb(processor: Reverb, controls: dict[str, tf.Tensor], state: State) -> tuple[tf.Tensor, State]:
     """As `Reverb.step`, in time instead of frequency: the response is cut into parts, each convolved with the block."""
     audio, response = controls["audio"], controls["ir"]
-    echoes = tf.concat([_convolved(response[tf.newaxis], each, _PART) for each in tf.split(audio, audio.shape[0])], 0)
-    wet, ringing = _ring(echoes, state["ringing"], audio.shape[1])
+    n_samples = audio.shape[1]
+    part = min(n_samples, _PART)
+    parts = tf.reshape(tf.pad(response, [[0, -response.shape[0] % part]]), [-1, part])
+    # With the constant last, it is a fully connected layer, which LiteRT has made quickest.
+    echoes = [
+        tf.matmul(delayed, parts, transpose_a=True, transpose_b=True) for delayed in tf.unstack(_delayed(audio, part))
+    ]
+    wet, ringing = _ring(_overlap_and_add_columns(tf.stack(echoes), part), state["ringing"], n_samples)
     return wet + (audio if processor._add_dry else 0.0), {"ringing": ringing}
 
 
@@ -381,6 +387,15 @@ def _overlap_and_add(blocks: tf.Tensor, hop: int) -> tf.Tensor:
     hops = tf.reshape(tf.pad(blocks, [[0, 0], [0, 0], [0, n_hops * hop - size]]), [batch, n_blocks, n_hops, hop])
     moved = [tf.pad(hops[:, :, i], [[0, 0], [i, n_hops - 1 - i], [0, 0]]) for i in range(n_hops)]
     return tf.reshape(tf.add_n(moved), [batch, -1])
+
+
+def _overlap_and_add_columns(blocks: tf.Tensor, hop: int) -> tf.Tensor:
+    """As `_overlap_and_add`, of blocks that are columns, `[batch, size, n]`."""
+    batch, size, n_blocks = blocks.shape
+    n_hops = -(-size // hop)
+    hops = tf.reshape(tf.pad(blocks, [[0, 0], [0, n_hops * hop - size], [0, 0]]), [batch, n_hops, hop, n_blocks])
+    moved = [tf.pad(hops[:, i], [[0, 0], [0, 0], [i, n_hops - 1 - i]]) for i in range(n_hops)]
+    return tf.reshape(tf.transpose(tf.add_n(moved), [0, 2, 1]), [batch, -1])
 
 
 _STEPS_OF = {

@@ -7,7 +7,7 @@ const PIXELS_A_SECOND = 80;
 const PANEL = 0.2; // Share of the picture for the harmonics.
 const MARKS = [100, 200, 500, 1000, 2000, 5000, 10000];
 const QUIETEST_DB = -70;
-const VOICE_COLOURS = ["#ff8a4c", "#35c4b5", "#e7c545", "#8f9bff", "#f277b6", "#7ad65c", "#58b8f5", "#d99a6c"];
+const VOICE_COLOURS = ["#1fb5a6", "#5b8def", "#c05bd6", "#4fae3d", "#e0559a", "#2e9fd4", "#8a6cf0", "#7f9a1c"];
 
 export interface Sounding {
   pitches: (number | null)[];
@@ -91,7 +91,7 @@ export class Picture {
       const end = Math.max(Math.ceil((upper / highest) * this.spectrum.length), first + 1);
       let level = -Infinity;
       for (let bin = first; bin < Math.min(end, this.spectrum.length); bin++) level = Math.max(level, this.spectrum[bin]);
-      passing.fillStyle = colour(Math.min(Math.max((level + 100) / 80, 0), 1), this.isDark.matches);
+      passing.fillStyle = colour(Math.min(Math.max((level + 95) / 70, 0), 1), this.isDark.matches);
       passing.fillRect(width - step, y, step, 2);
     }
     for (const [voice, pitch] of this.sounding.pitches.entries()) {
@@ -144,6 +144,6 @@ export class Picture {
 
 /** From silence, 0, to the loudest, 1. */
 function colour(level: number, isDark: boolean): string {
-  if (isDark) return `hsl(${20 + 30 * level} ${75 - 15 * level}% ${6 + 74 * level ** 1.6}%)`;
+  if (isDark) return `hsl(${16 + 34 * level} ${70 + 20 * level}% ${5 + 70 * level ** 2}%)`;
   return `hsl(${36 - 20 * level} ${60 + 25 * level}% ${97 - 62 * level ** 1.3}%)`;
 }

@@ -68,9 +68,7 @@ function moveKeyboard(octaves: number): void {
 }
 
 function tellKeys(): void {
-  element("play-hint").textContent =
-    `Press a key low to play it hard. On the computer's keyboard A is ${nameOf(keyboard.computerC)}, ` +
-    "W the black key beside it, and so on; Z and X change the octave. Hatched keys were never learnt.";
+  element("computer-c").textContent = nameOf(keyboard.computerC);
 }
 
 element("lower").onclick = () => moveKeyboard(-1);
@@ -243,6 +241,7 @@ element("save-heard").onclick = () => void download(sound.heard(), `${instrument
 sound.onBlock = (block) => {
   picture.show(block);
   keyboard.show(block.pitches);
+  if (block.seconds !== null) styles.follow(block.controls);
   if (block.seconds !== null) showTime(Math.min(block.seconds, Number(seek.max)));
 };
 sound.onStopped = () => setPlaying(false);

@@ -43,7 +43,13 @@ export type ToWorker =
 export type FromWorker =
   | { type: "loaded" }
   | { type: "failed"; message: string }
-  | { type: "block"; seconds: number | null; pitches: (number | null)[]; banks: Bank[] }
+  | {
+      type: "block";
+      seconds: number | null;
+      pitches: (number | null)[];
+      controls: [number: number, value: number][];
+      banks: Bank[];
+    }
   | { type: "stopped" }
   | { type: "sounds"; time: number }
   | { type: "progress"; id: number; share: number }

@@ -55,6 +55,7 @@ export function readParts(bytes: Uint8Array, name: string): Part[] {
   }
   const midi = parsed(bytes, name);
   const ticksPerBeat = midi.header.ticksPerBeat;
+  if (Number.isNaN(midi.header.format)) throw new Told(`${name} is cut short. Export or copy it again.`);
   if (midi.header.format !== 0 && midi.header.format !== 1) {
     throw new Told(`${name} is a MIDI file of type ${midi.header.format}; type 0 or 1 can be played.`);
   }
@@ -71,9 +72,17 @@ export function readParts(bytes: Uint8Array, name: string): Part[] {
   return parts;
 }
 
+/** Bytes of which no more can be taken than there are: the parser would go on before the begin, and never end. */
+class Checked extends Uint8Array {
+  override slice(start = 0, end = this.length): Uint8Array<ArrayBuffer> {
+    if (!(start >= 0 && end >= start && end <= this.length)) throw new RangeError("cut short");
+    return super.slice(start, end);
+  }
+}
+
 function parsed(bytes: Uint8Array, name: string): ReturnType<typeof parseMidi> {
   try {
-    return parseMidi(bytes);
+    return parseMidi(new Checked(bytes));
   } catch {
     throw new Told(`${name} is damaged. Export or copy it again.`);
   }
@@ -84,7 +93,7 @@ function readTrack(events: MidiEvent[], number: number, tempos: [number, number]
     number, name: "", endTick: 0, events: new Map(), withNotes: new Set(), programs: new Map(),
   };
   for (const event of events) {
-    track.endTick += event.deltaTime || 0;
+    track.endTick += Math.max(event.deltaTime || 0, 0);
     const tick = track.endTick;
     if (tick > MAX_TICKS) continue;
     if (event.type === "trackName") track.name ||= printable(event.text);

@@ -47,6 +47,17 @@ export class Styles {
     return this.all.filter((style) => style.isKept).map((style) => [style.number, value(style)]);
   }
 
+  /** Shows what a piece says of the styles that are not kept. */
+  follow(controls: [number: number, value: number][]): void {
+    for (const [number, to] of controls) {
+      const style = this.all.find((each) => each.number === number);
+      if (!style || style.isKept) continue;
+      if (style.isSwitch) style.input.checked = to >= 64;
+      else style.input.value = String(Math.round(to));
+      style.output.textContent = shown(style);
+    }
+  }
+
   /** What a knob does; false where it is for none of the styles. */
   turn(knob: number, to: number): boolean {
     if (this.taught) {
@@ -97,7 +108,6 @@ export class Styles {
     follow.onclick = () => {
       of.isKept = false;
       follow.hidden = true;
-      output.textContent = "as the piece says";
       this.onChange(number, null);
     };
     output.textContent = shown(of);

@@ -138,6 +138,15 @@ export class Voices {
     return this.notes.some((notes) => notes.some((note) => (note.end ?? Infinity) > frame - tail));
   }
 
+  /** What the first voice's controllers are at a frame, as far as anything has set them. */
+  controls(frame: number): [number: number, value: number][] {
+    return this.controllers.flatMap((number): [number, number][] => {
+      const events = this.held[0].get(number) ?? [];
+      const last = events[inForce(events, frame)];
+      return last ? [[number, last[1]]] : [];
+    });
+  }
+
   /** What lasts at a frame: the pitch of each voice, or null. */
   pitches(frame: number): (number | null)[] {
     return this.notes.map((notes) => {

@@ -184,6 +184,7 @@ class Player {
       type: "block",
       seconds: this.place === null ? null : this.place / frame_rate,
       pitches: this.voices.pitches(first),
+      controls: this.voices.controls(first),
       banks: block?.banks ?? [],
     });
     return block?.audio ?? new Float32Array(block_frames * hop);
