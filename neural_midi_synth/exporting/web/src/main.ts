@@ -247,8 +247,21 @@ sound.onBlock = (block) => {
 sound.onStopped = () => setPlaying(false);
 sound.onMessage = (text) => say(text, true);
 sound.onDelay = () => tellFacts();
+setInterval(() => {
+  if (sound.isRunning && !document.hidden) tellFacts();
+}, 2000);
 
 // ---- The instrument ----------------------------------------------------------------------------------------------
+
+/** How much of the time that a block lasts is taken by making it. */
+function work(): string {
+  const { block_frames: frames, frame_rate: rate } = instrument;
+  const block = `a block of ${Math.round((1000 * frames) / rate)} ms`;
+  if (!sound.costs.length) return `${block}; how long it takes is told once something has sounded`;
+  const costs = [...sound.costs].sort((a, b) => a - b);
+  const at = (share: number): string => costs[Math.floor(share * (costs.length - 1))].toFixed(1);
+  return `${block} takes ${at(0.5)} ms, one in a hundred ${at(0.99)} ms or more`;
+}
 
 function tellFacts(): void {
   const { trained_on: trainedOn, sample_rate: rate, voices, live } = instrument;
@@ -260,6 +273,7 @@ function tellFacts(): void {
     ["Learnt keys", range],
     ["Voices", `${voices}${live ? "" : "; plays files only"}`],
     ["Sample rate", `${rate / 1000} kHz`],
+    ["Work", work()],
     ["From a key to its sound", `up to ${Math.round(1000 * sound.delay)} ms ${way}${measured}.${late}`],
   ];
   if (trainedOn?.velocity) facts.splice(1, 0, ["Learnt velocities", `${Math.round(trainedOn.velocity.minimum)} to ${Math.round(trainedOn.velocity.maximum)}`]);

@@ -49,6 +49,8 @@ export type FromWorker =
       pitches: (number | null)[];
       controls: [number: number, value: number][];
       banks: Bank[];
+      /** What it took to make it; null where nothing sounds, and nothing is made. */
+      milliseconds: number | null;
     }
   | { type: "stopped" }
   | { type: "sounds"; time: number }

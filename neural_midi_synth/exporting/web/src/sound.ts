@@ -12,6 +12,7 @@ import PlayerWorker from "./worker?worker";
 // So far ahead blocks are made, in samples: messages wait longer than shared memory does.
 const LEAD_SHARED = 256;
 const LEAD_MESSAGES = 384;
+const MOST_COSTS = 1000;
 
 type BlockMessage = Extract<FromWorker, { type: "block" }>;
 
@@ -25,6 +26,8 @@ export class Sound {
   onDelay: () => void = () => {};
   onProgress: (share: number) => void = () => {};
   underruns = 0;
+  /** What the last blocks took to be made, ms. */
+  readonly costs: number[] = [];
   /** Seconds from the last key in silence to its sound, as measured. */
   measured: number | null = null;
 
@@ -46,6 +49,7 @@ export class Sound {
     await this.context?.close();
     this.context = null;
     this.instrument = instrument;
+    this.costs.length = 0;
     const here = (path: string): string => new URL(path, document.baseURI).href;
     await new Promise<void>((resolve, reject) => {
       this.loading = { resolve, reject };
@@ -153,7 +157,11 @@ export class Sound {
   private told(message: FromWorker): void {
     if (message.type === "loaded") this.loading?.resolve();
     else if (message.type === "failed") this.fail(message.message);
-    else if (message.type === "block") this.onBlock(message);
+    else if (message.type === "block") {
+      if (message.milliseconds !== null) this.costs.push(message.milliseconds);
+      if (this.costs.length > MOST_COSTS) this.costs.shift();
+      this.onBlock(message);
+    }
     else if (message.type === "stopped") this.onStopped();
     else if (message.type === "progress") this.onProgress(message.share);
     else if (message.type === "audio") {

@@ -175,6 +175,7 @@ class Player {
     this.frame += block_frames;
     const isQuiet = this.quietFrames > frame_rate && !this.voices.isBusy(first, 0);
     let block: Block | null = null;
+    const begin = performance.now();
     if (!isQuiet) {
       block = await this.model.play(this.voices.rows(first));
       const isSilent = block.audio.every((sample) => Math.abs(sample) < SILENT);
@@ -186,6 +187,7 @@ class Player {
       pitches: this.voices.pitches(first),
       controls: this.voices.controls(first),
       banks: block?.banks ?? [],
+      milliseconds: block && performance.now() - begin,
     });
     return block?.audio ?? new Float32Array(block_frames * hop);
   }
