@@ -24,13 +24,14 @@ from neural_midi_synth.instrument.controls import COLUMNS, Lookup, has_length
 from neural_midi_synth.instrument.harmonic import Harmonic
 from neural_midi_synth.instrument.instrument import Instrument
 from neural_midi_synth.instrument.noise import FilteredNoise, Filters
-from neural_midi_synth.instrument.oscillators import Oscillators, polynomial_sines
+from neural_midi_synth.instrument.oscillators import FIRST_PULSE, Oscillators, polynomial_sines, running_phase
 from neural_midi_synth.instrument.recurrent import UNROLLED, State
 from neural_midi_synth.instrument.reverb import Reverb
 
 SIGNATURE = "stream"
 _BLOCK_SECONDS = 0.016
 _STEPS = 256  # of a semitone, in the table of frequencies
+_PARTS = 1024  # of a sample, in which a phase that begins anew is counted
 _PART = 128  # samples of a response at a time
 _SHORT_PART = 32  # Likewise, of the short responses that noise has, of which there are many.
 # Float constants with as many elements are stored in half precision. Smaller matrices make a model hardly larger, and
@@ -215,32 +216,42 @@ def _midi_to_hz(pitch: tf.Tensor) -> tf.Tensor:
 class _Oscillators(Oscillators):
     """As `Oscillators`, in int64 steps of 2⁻⁶⁴ cycles, which wrap by themselves; the high word is the phase, int32."""
 
-    def phases(self, f0_hz: tf.Tensor, phase: tf.Tensor, onset: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
-        starts, last = self._starts(f0_hz, phase[:, tf.newaxis], onset)
-        return tf.cast(starts + self._since_begin(f0_hz, self.middles, onset), tf.float32) * 2.0**-32, last[:, 0]
-
-    def bank_phases(
-        self, frequencies: tf.Tensor, phase: tf.Tensor, onset: tf.Tensor | None
+    def phases(
+        self, f0_hz: tf.Tensor, phase: tf.Tensor, onset: tf.Tensor | None, plucked: tf.Tensor | None
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        starts, last = self._starts(frequencies, phase, onset)
-        begins = tf.cast(starts, tf.float32) * 2.0**-32
-        return begins[:, :, tf.newaxis] + self.within(frequencies, onset), last
+        starts, last = self._starts(f0_hz, phase[:, tf.newaxis], onset, plucked)
+        since, is_anew = self._since_begin(f0_hz, self.middles, onset, plucked)
+        if is_anew is not None:
+            starts *= 1 - tf.cast(is_anew, tf.int32)
+        return tf.cast(starts + since, tf.float32) * 2.0**-32, last[:, 0]
 
-    def _starts(self, hz: tf.Tensor, phase: tf.Tensor, onset: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
+    def begins(
+        self, frequencies: tf.Tensor, phase: tf.Tensor, onset: tf.Tensor | None, plucked: tf.Tensor | None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        begins, last = self._starts(frequencies, phase, onset, plucked)
+        return tf.cast(begins, tf.float32) * 2.0**-32, last
+
+    def _starts(
+        self, hz: tf.Tensor, phase: tf.Tensor, onset: tf.Tensor | None, plucked: tf.Tensor | None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Phase at the begin of each hop, int32 `[voices, n_frames, n]`, and at the end, int32 `[voices, n]`."""
-        ends = phase[:, tf.newaxis] + tf.cumsum(self._since_begin(hz, np.array([self._hop - 1.0]), onset), axis=1)
-        return tf.concat([phase[:, tf.newaxis], ends[:, :-1]], axis=1), ends[:, -1]
+        steps, _ = self._since_begin(hz, np.array([self._hop - 1.0]), onset, plucked)
+        restarts = None if plucked is None else plucked[..., 0]
+        return running_phase(steps, phase, restarts, _first_of)
 
-    def _since_begin(self, hz: tf.Tensor, samples: np.ndarray, onset: tf.Tensor | None) -> tf.Tensor:
+    def _since_begin(
+        self, hz: tf.Tensor, samples: np.ndarray, onset: tf.Tensor | None, plucked: tf.Tensor | None
+    ) -> tuple[tf.Tensor, tf.Tensor | None]:
         """Steps of the phase from each hop's begin to some samples in it.
 
         Args:
             hz: `[voices, n_frames + 1, n]`; `n` is 1, or there is one sample.
             samples: Numbers of the samples, whole or halves.
             onset: Where a note begins in each hop, `[voices, n_frames, 1]`.
+            plucked: Whether that is a plucked string's, bool `[voices, n_frames, 1]`.
 
         Returns:
-            int32 `[voices, n_frames, n or samples]`.
+            int32 `[voices, n_frames, n or samples]`, and where they are those of a note that began the phase anew.
         """
         # A frequency in whole numbers: Hz, 2⁻¹⁴ Hz, 2⁻²⁸ Hz.
         whole = tf.floor(hz)
@@ -266,12 +277,24 @@ class _Oscillators(Oscillators):
             since = tf.maximum(doubled + 2 - 2 * tf.cast(self.jumps(onset), tf.int64), 0)
             gradual = tf.where(onset < 0.0, gradual, change(step / 2.0) * since)
         sounds = tf.cast(hz[:, :-1] > 0.0, tf.int64)
-        return _high_word(times(step / 2.0)[:, :-1] * (doubled + 2) + gradual * sounds)
+        steps = times(step / 2.0)[:, :-1] * (doubled + 2) + gradual * sounds
+        if plucked is None:
+            return _high_word(steps), None
+        is_anew = plucked & (since > 0)
+        # Onsets lie on 64ths of a hop; a sample is counted in as many parts.
+        first_pulse = tf.cast(tf.round((onset * self._hop + FIRST_PULSE * self._sample_rate) * _PARTS), tf.int64)
+        since = (doubled + 2) * (_PARTS // 2) - first_pulse
+        return _high_word(tf.where(is_anew, times(step / _PARTS)[:, 1:] * since * sounds, steps)), is_anew
 
 
 def _harmonic(processor: Harmonic, controls: dict[str, tf.Tensor], state: State) -> tuple[tf.Tensor, State]:
     """As `Harmonic.step`."""
     return processor.step_with(_Oscillators(processor.hop, processor.sample_rate), controls, state)
+
+
+def _first_of(count: tf.Tensor) -> tf.Tensor:
+    """Of rows of numbers that do not fall, the index of the first one as high as each: so many are lower."""
+    return tf.reduce_sum(tf.cast(count[:, tf.newaxis] < count[:, :, tf.newaxis], tf.int32), axis=2)
 
 
 def _high_word(x: tf.Tensor) -> tf.Tensor:

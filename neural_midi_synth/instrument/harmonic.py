@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from neural_midi_synth.instrument.controls import ATTACK
-from neural_midi_synth.instrument.oscillators import Oscillators
+from neural_midi_synth.instrument.oscillators import Oscillators, frames_first, turn
 from neural_midi_synth.instrument.recurrent import State
 
 
@@ -33,7 +33,9 @@ class Harmonic(ddsp.synths.Harmonic):
 
     Two things it has besides. Partial `k` of a stiff string lies at k f0 √(1 + B k²), where B is its `inharmonicity`
     (Fletcher, 1964); where B is 0, partials are ddsp's harmonics. And where a note begins within a hop, `onset`, its
-    amplitudes and its pitch take the place of the last note's there, not gradually from frame to frame.
+    amplitudes and its pitch take the place of the last note's there, not gradually from frame to frame. If the string
+    is stiff, it is one that is plucked or struck: the partials of the note begin together, at phase 0, as those of such
+    a string do, and make the sharp pulses that a string's first periods are.
 
     Attributes:
         parameters: The network outputs it takes, name → size.
@@ -164,13 +166,19 @@ class Harmonic(ddsp.synths.Harmonic):
         f0_hz = tf.concat([state["f0_hz"], controls["f0_hz"]], axis=1)
         deviation_hz = tf.concat([state["deviation_hz"], deviation_hz], axis=1)
         harmonics = tf.concat([state["harmonics"], harmonics], axis=1)
-        phase, last_phase = oscillators.phases(f0_hz, state["phase"], onset)
-        phases = phase[..., tf.newaxis] * self._orders
-        deviation = state["deviation"]
+        plucked = None
+        if inharmonicity is not None and onset is not None:
+            plucked = (onset >= 0.0) & (inharmonicity > 0.0)
+        phase, last_phase = oscillators.phases(f0_hz, state["phase"], onset, plucked)
+        begins, deviation = None, state["deviation"]
         if inharmonicity is not None:
-            above, deviation = oscillators.bank_phases(deviation_hz, deviation, onset)
-            phases += above
-        signal = oscillators.play(phases, f0_hz * self._orders + deviation_hz, harmonics, self._rise(onset), onset)
+            begins, deviation = oscillators.begins(deviation_hz, deviation, onset, plucked)
+        onset, plucked = (None if each is None else frames_first(each) for each in (onset, plucked))
+        phases = frames_first(phase)[..., tf.newaxis] * (turn() * self._orders)
+        if begins is not None:
+            phases += oscillators.bank_phases(frames_first(begins), frames_first(deviation_hz), onset, plucked)
+        frequencies = frames_first(f0_hz * self._orders + deviation_hz)
+        signal = oscillators.play(phases, frequencies, frames_first(harmonics), self._rise(onset), onset)
         return signal, {
             "phase": last_phase,
             "deviation": deviation,
@@ -189,7 +197,7 @@ class Harmonic(ddsp.synths.Harmonic):
         return signal[:, self.hop :]
 
     def _rise(self, onset: tf.Tensor | None) -> tf.Tensor:
-        """Share of the later frame at each sample of a hop: `[hop]`, or of each hop, `[batch, n_frames, hop]`."""
+        """Share of the later frame at each sample of a hop: `[hop]`, or of each hop, `[n_frames, batch, hop]`."""
         samples = np.arange(self.hop) / self.hop
         gradual = samples if self.amp_resample_method == "linear" else 0.5 - 0.5 * np.cos(math.pi * samples)
         gradual = tf.constant(gradual, tf.float32)

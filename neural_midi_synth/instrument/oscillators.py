@@ -5,18 +5,39 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 CYCLE = 2**32
 """Steps of a phase in one cycle."""
+FIRST_PULSE = 0.0015
+"""Seconds from the onset of a plucked string to its first pulse, where all its partials are at phase 0."""
 
-# Coefficients of the polynomial in `_sine`, the highest power first.
+# Coefficients of the polynomial in `_polynomial_sine`, the highest power first.
 _SINE = (12.235930442810059, -38.12417984008789, 67.04401397705078, -64.83468627929688, 25.13273048400879)
 _POLYNOMIAL = contextvars.ContextVar("polynomial_sines", default=False)
+
+
+class _Counted(NamedTuple):
+    """For how many samples of a hop the frequency of its begin has counted, and the change to that of its end.
+
+    Attributes:
+        begin: At the middles of the pieces, `[…, pieces]`.
+        change: Likewise.
+        begin_at_end: At the end of the hop, `[…, 1]`.
+        change_at_end: Likewise.
+        is_anew: Whether the phase at a middle is that of a note that began it anew in this hop, bool `[…, pieces]`;
+            None where none does.
+    """
+
+    begin: tf.Tensor
+    change: tf.Tensor
+    begin_at_end: tf.Tensor
+    change_at_end: tf.Tensor
+    is_anew: tf.Tensor | None
 
 
 class Oscillators:
@@ -57,7 +78,9 @@ class Oscillators:
         samples = np.arange(self._padded_hop).reshape([-1, 2 * half])
         self._share_of_frequency = ((0.5 * (samples + self.middles[:, np.newaxis]) + 0.5) / hop).astype(np.float32)
 
-    def phases(self, f0_hz: tf.Tensor, phase: tf.Tensor, onset: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
+    def phases(
+        self, f0_hz: tf.Tensor, phase: tf.Tensor, onset: tf.Tensor | None, plucked: tf.Tensor | None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Phase at the middle of each piece.
 
         The frequency goes linearly from frame to frame; where a note begins, it jumps. Within a hop the sum of its
@@ -68,63 +91,84 @@ class Oscillators:
             f0_hz: `[batch, n_frames + 1, 1]`. Where a frame's frequency is 0 (before the first one) the phase stays.
             phase: int64 `[batch]`, 2³² steps a cycle.
             onset: Where a note begins in each hop, 0 to 1, and below 0 where none does, `[batch, n_frames, 1]`.
+            plucked: Whether the note that begins in a hop is plucked, bool `[batch, n_frames, 1]`. The phase of such a
+                note begins anew, and comes to 0 when its first pulse does, `FIRST_PULSE` after its onset.
 
         Returns:
             Cycles in [-0.5, 0.5), float32 `[batch, n_frames, pieces]`, and the phase at the end, int64 `[batch]`.
         """
         begin, change = _begin_and_change(f0_hz)
-        at_middles, at_end = self._counted(onset)
-        within = begin * (self.middles + 1.0) + change * at_middles
-        ends = (begin * self._hop + change * at_end)[..., 0]
-        return _wrapped(within / self._sample_rate, ends / self._sample_rate, phase)
+        counted = self._counted(onset, plucked)
+        within = begin * counted.begin + change * counted.change
+        ends = (begin * counted.begin_at_end + change * counted.change_at_end)[..., 0]
+        restarts = None if plucked is None else plucked[..., 0]
+        return _wrapped(within / self._sample_rate, ends / self._sample_rate, phase, restarts, counted.is_anew)
 
-    def bank_phases(
-        self, frequencies: tf.Tensor, phase: tf.Tensor, onset: tf.Tensor | None
+    def begins(
+        self, frequencies: tf.Tensor, phase: tf.Tensor, onset: tf.Tensor | None, plucked: tf.Tensor | None
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """As `phases`, for each oscillator of a bank; in float32 within a hop.
+        """Phase of each oscillator of a bank at the begin of each hop, counted as in `phases`.
 
         Args:
             frequencies: Hz, `[batch, n_frames + 1, n]`.
             phase: int64 `[batch, n]`.
             onset: As for `phases`.
+            plucked: As for `phases`.
 
         Returns:
-            Cycles float32 `[batch, n_frames, pieces, n]` and the phase at the end, int64 `[batch, n]`.
+            Cycles in [-0.5, 0.5), float32 `[batch, n_frames, n]`, and the phase at the end, int64 `[batch, n]`.
         """
         begin, change = _begin_and_change(frequencies)
-        _, at_end = self._counted(onset)
-        ends = (begin * self._hop + change * at_end) / self._sample_rate
-        begins, last = _wrapped(tf.zeros_like(ends)[:, :, tf.newaxis], ends, phase)
-        return begins + self.within(frequencies, onset), last
+        counted = self._counted(onset, plucked)
+        ends = (begin * counted.begin_at_end + change * counted.change_at_end) / self._sample_rate
+        restarts = None if plucked is None else plucked[..., 0]
+        begins, last = _wrapped(tf.zeros_like(ends)[:, :, tf.newaxis], ends, phase, restarts, None)
+        return begins[:, :, 0], last
 
-    def within(self, frequencies: tf.Tensor, onset: tf.Tensor | None) -> tf.Tensor:
-        """Cycles from each hop's begin to its middles, float32 `[batch, n_frames, pieces, n]`; inputs as above."""
-        begin, end = (each[:, :, tf.newaxis] / self._sample_rate for each in (frequencies[:, :-1], frequencies[:, 1:]))
-        change = tf.where(begin > 0.0, end - begin, 0.0)
-        middles = (self.middles + 1.0).astype(np.float32)[:, np.newaxis]
-        at_middles = tf.constant(self._gradual(self.middles), tf.float32)
-        if onset is not None:
-            jumped = tf.maximum(middles[:, 0] - self.jumps(onset), 0.0)
-            at_middles = tf.where(onset < 0.0, at_middles, jumped)
-        return begin * middles + change * at_middles[..., tf.newaxis]
+    def bank_phases(
+        self, begins: tf.Tensor, frequencies: tf.Tensor, onset: tf.Tensor | None, plucked: tf.Tensor | None
+    ) -> tf.Tensor:
+        """Phase of each oscillator of a bank at the middle of each piece; frames come first, as for `play`.
+
+        Args:
+            begins: Cycles at the begin of each hop, `[n_frames, batch, n]`.
+            frequencies: Hz, `[n_frames + 1, batch, n]`.
+            onset: `[n_frames, batch, 1]`.
+            plucked: bool `[n_frames, batch, 1]`.
+
+        Returns:
+            In turns of `turn`, float32 `[n_frames, batch, pieces, n]`.
+        """
+        turns = frequencies[:, :, tf.newaxis] * (turn() / self._sample_rate)
+        begin, change = turns[:-1], tf.where(turns[:-1] > 0.0, turns[1:] - turns[:-1], 0.0)
+        counted = self._counted(onset, plucked, np.float32)
+        begins = turn() * begins[:, :, tf.newaxis]
+        if counted.is_anew is not None:
+            begins *= tf.cast(~counted.is_anew, tf.float32)[..., tf.newaxis]
+        return begins + begin * counted.begin[..., tf.newaxis] + change * counted.change[..., tf.newaxis]
 
     def jumps(self, onset: tf.Tensor) -> tf.Tensor:
         """Samples of the hop before pitch and phase are the new note's: they change with the piece it begins in."""
         size = 2 * len(self._offsets)
         return tf.floor(onset * (self._hop / size)) * size
 
-    def _gradual(self, samples: np.ndarray) -> np.ndarray:
-        """For how many samples the next frame's frequency has counted where it comes gradually."""
-        return samples * (samples + 1.0) / (2.0 * self._hop)
-
-    def _counted(self, onset: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
-        """For how many samples the next frame's frequency has counted, at the middles and at the end: float64."""
-        samples = np.append(self.middles, self._hop - 1.0)
-        counted = tf.constant(self._gradual(samples)[np.newaxis, np.newaxis])
+    def _counted(self, onset: tf.Tensor | None, plucked: tf.Tensor | None, dtype: type = np.float64) -> _Counted:
+        """For how many samples the frequencies at both ends of a hop have counted, at the middles and at its end."""
+        samples = np.append(self.middles, self._hop - 1.0).astype(dtype)
+        of_begin = tf.constant((samples + 1.0)[np.newaxis, np.newaxis])
+        of_change = tf.constant((samples * (samples + 1.0) / (2.0 * self._hop))[np.newaxis, np.newaxis])
+        is_anew = None
         if onset is not None:
-            jumps = tf.cast(self.jumps(onset), tf.float64)
-            counted = tf.where(onset < 0.0, counted, tf.maximum(samples + 1.0 - jumps, 0.0))
-        return counted[..., :-1], counted[..., -1:]
+            since_jump = tf.maximum(samples + 1.0 - tf.cast(self.jumps(onset), dtype), 0.0)
+            of_change = tf.where(onset < 0.0, of_change, since_jump)
+            if plucked is not None:
+                first_pulse = tf.cast(onset, dtype) * self._hop + FIRST_PULSE * self._sample_rate
+                is_anew = plucked & (since_jump > 0.0)
+                of_begin, of_change = (
+                    tf.where(is_anew, samples + 1.0 - first_pulse, each) for each in (of_begin, of_change)
+                )
+                is_anew = is_anew[..., :-1]
+        return _Counted(of_begin[..., :-1], of_change[..., :-1], of_begin[..., -1:], of_change[..., -1:], is_anew)
 
     def play(
         self,
@@ -138,39 +182,42 @@ class Oscillators:
 
         The amplitudes of the earlier frame fall while those of the later rise. Both play, around the middles, at the
         earlier frequency; where the pitch glides, they get of what the change to the later one makes the share that is
-        due there.
+        due there. Frames come first in what it takes, since parts of a first axis are not copied.
 
         Args:
-            phases: At the middles, cycles, `[batch, n_frames, pieces, n]`.
-            frequencies: Hz, `[batch, n_frames + 1, n]`.
-            amplitudes: `[batch, n_frames + 1, n]`.
-            rise: Share of the later frame's amplitude at each sample, `[hop]` or `[batch, n_frames, hop]`.
-            onset: As for `phases`.
+            phases: At the middles, in turns of `turn`, `[n_frames, batch, pieces, n]`.
+            frequencies: Hz, `[n_frames + 1, batch, n]`.
+            amplitudes: `[n_frames + 1, batch, n]`.
+            rise: Share of the later frame's amplitude at each sample, `[hop]` or `[n_frames, batch, hop]`.
+            onset: Where a note begins in each hop, 0 to 1, and below 0 where none does, `[n_frames, batch, 1]`.
 
         Returns:
             `[batch, n_frames * hop]`.
         """
-        batch, n_frames = tf.unstack(tf.shape(phases)[:2])
-        turned = (frequencies / self._sample_rate)[:, :, tf.newaxis] * self._offsets[:, np.newaxis]
+        n_frames, batch, pieces, n = tf.unstack(tf.shape(phases))
         rise = self._in_pieces(rise)
         share: tf.Tensor = tf.constant(self._share_of_frequency)
         if onset is not None:
             share = tf.where(onset[..., tf.newaxis] < 0.0, share, rise)
-        sines, cosines = _sine(phases), _sine(phases + 0.25)
-        of_sines, of_cosines = _with_change(_sine(turned + 0.25)), _with_change(_sine(turned))
+        falling_and_rising = tf.stack([amplitudes[:-1], amplitudes[1:]], axis=2)[:, :, :, tf.newaxis]
 
-        def played(amplitude: tf.Tensor) -> tf.Tensor:
-            # Several small products: of one large one Eigen makes more work.
-            weighted = amplitude * sines, amplitude * cosines
-            of_begin, change = (
-                _forth_and_back(*(tf.matmul(each, of, transpose_b=True) for each, of in zip(weighted, both)))
-                for both in zip(of_sines, of_cosines)
-            )
-            return of_begin + share * change
+        def weighted(waves: tf.Tensor) -> tf.Tensor:
+            return tf.reshape(falling_and_rising * waves[:, :, tf.newaxis], [n_frames, batch, 2 * pieces, n])
 
-        falling, rising = played(amplitudes[:, :-1, tf.newaxis]), played(amplitudes[:, 1:, tf.newaxis])
-        signal = tf.reshape(falling + rise * (rising - falling), [batch, n_frames, self._padded_hop])
-        return tf.reshape(signal if self._padded_hop == self._hop else signal[..., : self._hop], [batch, -1])
+        of_phases = [weighted(waves) for waves in _sine_and_cosine(phases)]
+        turned = (frequencies * (turn() / self._sample_rate))[..., tf.newaxis] * self._offsets
+        sines, cosines = _sine_and_cosine(turned)
+
+        def played(of_frames: slice) -> tf.Tensor:
+            even_and_odd = (tf.matmul(of, turns[of_frames]) for of, turns in zip(of_phases, (cosines, sines)))
+            return tf.reshape(_forth_and_back(*even_and_odd), [n_frames, batch, 2, pieces, 2 * len(self._offsets)])
+
+        at_begin, at_end = played(slice(None, -1)), played(slice(1, None))
+        falling, rising = tf.unstack(at_begin + share[..., tf.newaxis, :, :] * (at_end - at_begin), axis=2)
+        signal = tf.reshape(falling + rise * (rising - falling), [n_frames, batch, self._padded_hop])
+        if self._padded_hop != self._hop:
+            signal = signal[..., : self._hop]
+        return tf.reshape(frames_first(signal), [batch, -1])
 
     def _in_pieces(self, samples: tf.Tensor) -> tf.Tensor:
         """Cuts samples of hops, `[…, hop]`, into pieces: `[…, pieces, samples of a piece]`."""
@@ -180,9 +227,9 @@ class Oscillators:
         return tf.reshape(samples, tf.concat([tf.shape(samples)[:-1], [len(self.middles), -1]], axis=0))
 
 
-def _with_change(of_frames: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Of each hop what the earlier frame has, and how much more the later one has: `[batch, n_frames, …]`."""
-    return of_frames[:, :-1], of_frames[:, 1:] - of_frames[:, :-1]
+def frames_first(of_frames: tf.Tensor) -> tf.Tensor:
+    """Exchanges the first two axes: `[batch, n_frames, n]` to `[n_frames, batch, n]`, or back."""
+    return tf.transpose(of_frames, [1, 0, 2])
 
 
 def _forth_and_back(even: tf.Tensor, odd: tf.Tensor) -> tf.Tensor:
@@ -197,34 +244,77 @@ def _begin_and_change(frequencies: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return begin, tf.where(begin > 0.0, end - begin, 0.0)
 
 
-@tf.custom_gradient
-def _wrapped(within: tf.Tensor, ends: tf.Tensor, phase: tf.Tensor) -> Any:
+def _wrapped(
+    within: tf.Tensor, ends: tf.Tensor, phase: tf.Tensor, restarts: tf.Tensor | None, is_anew: tf.Tensor | None
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Cycles since each hop's begin, and those of whole hops, to phases that wrap.
 
     Args:
         within: Cycles from the hop's begin, float64 `[batch, n_frames, …]`.
         ends: Cycles of each hop, float64 `[batch, n_frames]` or `[batch, n_frames, n]`.
         phase: At the first hop's begin, int64 `[batch]` or `[batch, n]`.
+        restarts: Hops at whose end the phase is their own `ends`, whatever it was before, bool `[batch, n_frames]`.
+        is_anew: Where it is `within` alone, shaped as it.
 
     Returns:
         Cycles in [-0.5, 0.5), float32, shaped as `within`, and the phase at the last hop's end, int64 as `phase`.
     """
-    a_hop = tf.cast(tf.round(ends * CYCLE), tf.int64)
-    after = phase[:, tf.newaxis] + tf.cumsum(a_hop, axis=1)
-    before = after - a_hop
-    axis = 2  # of the pieces
-    if len(within.shape) > len(before.shape):
-        before = tf.expand_dims(before, axis)
-    steps = before + tf.cast(tf.round(within * CYCLE), tf.int64)
-    wrapped = tf.cast(((steps + CYCLE // 2) & (CYCLE - 1)) - CYCLE // 2, tf.float32) / CYCLE
+    spread = len(within.shape) > len(ends.shape)
 
-    def gradient(upstream: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, None]:
-        # A phase is the sum of what its hop has had of it and of the whole hops before.
-        upstream = tf.cast(upstream, tf.float64)
-        of_hop = tf.reduce_sum(upstream, axis=axis)
-        return upstream, tf.cumsum(of_hop, axis=1, exclusive=True, reverse=True), None
+    def of_pieces(of_hops: tf.Tensor) -> tf.Tensor:
+        """What comes to the pieces of a hop of what there is at its begin."""
+        of_hops = tf.expand_dims(of_hops, 2) if spread else of_hops
+        return of_hops if is_anew is None else tf.where(is_anew, tf.zeros_like(of_hops), of_hops)
 
-    return (wrapped, after[:, -1] & (CYCLE - 1)), gradient
+    @tf.custom_gradient
+    def wrap(within: tf.Tensor, ends: tf.Tensor) -> Any:
+        before, last = running_phase(tf.cast(tf.round(ends * CYCLE), tf.int64), phase, restarts)
+        steps = of_pieces(before) + tf.cast(tf.round(within * CYCLE), tf.int64)
+        wrapped = tf.cast(((steps + CYCLE // 2) & (CYCLE - 1)) - CYCLE // 2, tf.float32) / CYCLE
+
+        def gradient(upstream: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            # A phase is the sum of what its hop has had of it and of the whole hops before, back to a restart.
+            upstream = tf.cast(upstream, tf.float64)
+            later = upstream if is_anew is None else tf.where(is_anew, tf.zeros_like(upstream), upstream)
+            later = tf.cumsum(tf.reduce_sum(later, axis=2), axis=1, exclusive=True, reverse=True)
+            if restarts is not None:
+                count = tf.cumsum(tf.cast(restarts, tf.int32), axis=1)
+                ends_at = tf.searchsorted(count, count, side="right")
+                later -= tf.gather(tf.concat([later, tf.zeros_like(later[:, :1])], axis=1), ends_at, batch_dims=1)
+            return upstream, later
+
+        return (wrapped, last & (CYCLE - 1)), gradient
+
+    return wrap(within, ends)
+
+
+def running_phase(
+    steps: tf.Tensor,
+    phase: tf.Tensor,
+    restarts: tf.Tensor | None,
+    first_of: Callable[[tf.Tensor], tf.Tensor] = lambda count: tf.searchsorted(count, count, side="left"),
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Adds up the steps of hops, from a phase on.
+
+    Args:
+        steps: Of each hop, whole numbers `[batch, n_frames]` or `[batch, n_frames, n]`.
+        phase: At the first hop's begin, `[batch]` or `[batch, n]`.
+        restarts: Hops at whose end the phase is their own steps, whatever it was before, bool `[batch, n_frames]`.
+        first_of: Of each row of numbers that do not fall, the index of the first one that is as high as each.
+
+    Returns:
+        The phase at each hop's begin, shaped as `steps`, and at the last one's end, as `phase`.
+    """
+    phase = phase[:, tf.newaxis]
+    after = tf.cumsum(steps, axis=1)
+    before = after - steps
+    if restarts is None:
+        return phase + before, (phase + after)[:, -1]
+    count = tf.cumsum(tf.cast(restarts, tf.int32), axis=1)
+    since = -tf.gather(before, first_of(count), batch_dims=1)
+    none_yet = tf.reshape(count == 0, tf.concat([tf.shape(count), [1] * (len(steps.shape) - 2)], axis=0))
+    since = tf.where(none_yet, phase, since)
+    return before + tf.concat([phase, since[:, :-1]], axis=1), (after + since)[:, -1]
 
 
 @contextlib.contextmanager
@@ -240,11 +330,20 @@ def polynomial_sines() -> Iterator[None]:
         _POLYNOMIAL.reset(token)
 
 
-def _sine(cycles: tf.Tensor) -> tf.Tensor:
-    """sin(2πx), x in cycles; to 3e-7 for small |x|."""
-    if not _POLYNOMIAL.get():
-        return tf.sin((2.0 * math.pi) * cycles)
-    # Zero at every half cycle, times what Chebyshev's polynomials fit to the rest.
+def turn() -> float:
+    """What a cycle is in the angles that are played: 2π, or, where the sine is a polynomial of cycles, 1."""
+    return 1.0 if _POLYNOMIAL.get() else 2.0 * math.pi
+
+
+def _sine_and_cosine(angles: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Sine and cosine of angles in turns of `turn`; to 3e-7 for small ones."""
+    if _POLYNOMIAL.get():
+        return _polynomial_sine(angles), _polynomial_sine(angles + 0.25)
+    return tf.sin(angles), tf.cos(angles)
+
+
+def _polynomial_sine(cycles: tf.Tensor) -> tf.Tensor:
+    """sin(2πx): zero at every half cycle, times what Chebyshev's polynomials fit to the rest."""
     cycles -= tf.round(cycles)
     square = cycles * cycles
     return cycles * (0.25 - square) * tf.math.polyval([tf.constant(each) for each in _SINE], square)

@@ -115,10 +115,12 @@ def _played(folder, built, model, rows, block_frames, n_frames=N_FRAMES):
 
 
 def _loud(model, *bindings):
-    """A small instrument with random weights that can be heard and a room that rings."""
+    """A small instrument with random weights that can be heard, stiff strings and a room that rings."""
     tf.random.set_seed(0)
     configure([configs.find(f"models/{model}.gin")], [*SMALL, *bindings], skip_unknown=True)
     built = build()
+    if built.strings is not None:
+        built.strings.coefficients.assign(np.full(128, 2e-4, np.float32))
     reverb = built.processor_group.reverb
     length = reverb._ir.shape[0]
     reverb._ir.assign(0.05 * np.random.default_rng(0).normal(size=length) * np.exp(-np.arange(length) / 300.0))

@@ -298,6 +298,45 @@ def test_a_note_begins_at_its_sample(place):
     assert np.sqrt(np.mean(noise[first + HOP // 16 : frame * HOP] ** 2)) > 0.4 * level
 
 
+@pytest.mark.parametrize("place", [0.0, 0.3, 0.9])
+def test_partials_of_a_plucked_string_begin_together(place):
+    n_frames, frame, stiff = 60, 31, 2e-4
+    harmonic, controls = _controls_of_strings(n_frames, 20, stiff)
+    controls = {name: tf.tile(value[:, -1:], [1, n_frames, 1]) for name, value in controls.items()}
+    controls["onset"] = _onsets(n_frames, (7, 0.5), (frame, place))
+    orders, f0_hz = np.arange(1, 21), float(controls["f0_hz"][0, 0, 0])
+    pulse = (frame - 1 + place) * HOP + 0.0015 * SAMPLE_RATE
+    samples = np.arange((frame - 1 + place) * HOP + 2 * 24 + 1, n_frames * HOP).astype(int)
+    loudness = np.asarray(controls["amplitudes"] * controls["harmonic_distribution"], np.float64)[0, 0]
+
+    def expected(stiff):
+        cycles = (
+            f0_hz * orders * np.sqrt(1.0 + stiff * orders**2) * (samples[:, np.newaxis] + 1.0 - pulse) / SAMPLE_RATE
+        )
+        return np.sin(2.0 * np.pi * cycles) @ loudness
+
+    upstream = np.random.default_rng(0).normal(size=len(samples))
+    with tf.GradientTape() as tape:
+        tape.watch(controls["inharmonicity"])
+        played = harmonic.get_signal(**controls)[0, samples[0] :]
+        loss = tf.reduce_sum(played * tf.cast(upstream, tf.float32))
+    assert _relative_error(played, expected(stiff)) < PROMISED
+    # The slope of B, of which the frames before the note have no part.
+    gradient = tape.gradient(loss, controls["inharmonicity"])[0, :, 0]
+    assert np.sum(gradient) == pytest.approx(
+        upstream @ (expected(stiff + 1e-9) - expected(stiff - 1e-9)) / 2e-9, rel=2e-3
+    )
+    assert np.max(np.abs(gradient[: frame - 1])) < 1e-6 * np.max(np.abs(gradient))
+
+
+def test_a_note_that_is_no_string_goes_on_in_its_phase():
+    harmonic, controls = _controls_of_strings(30, 20, 0.0)
+    without = {name: value for name, value in controls.items() if name != "inharmonicity"}
+    onset = _onsets(30, (15, 0.3))
+    ours, expected = (harmonic.get_signal(**each, onset=onset) for each in (controls, without))
+    assert _relative_error(ours, expected) < PROMISED / 10
+
+
 def test_blocks_equal_the_whole_where_notes_begin_to_the_sample():
     n_frames = 40
     onset = _onsets(n_frames, (3, 0.1), (4, 0.7), (17, 0.0), (25, 0.93))
@@ -383,7 +422,7 @@ def test_phase_after_an_hour_is_that_of_exact_arithmetic():
 def test_many_hops_in_one_block_do_not_overflow_the_phase():
     harmonic = Harmonic(SAMPLE_RATE, HOP, 1, scale_fn=None)
     f0_hz = tf.fill([1, 100_000, 1], 7999.0)
-    phase, last = harmonic.oscillators.phases(f0_hz, tf.constant([2**32 - 1], tf.int64), None)
+    phase, last = harmonic.oscillators.phases(f0_hz, tf.constant([2**32 - 1], tf.int64), None, None)
     a_hop = round(7999.0 * HOP / SAMPLE_RATE * 2**32)
     assert last == (2**32 - 1 + a_hop * 99_999) % 2**32
     assert -0.5 <= np.min(phase) and np.max(phase) <= 0.5
