@@ -35,9 +35,9 @@ docs: $(READY)
 	@echo "The documentation is in out/docs/index.html."
 
 # The page of nms_export --web, which wheels carry: needs Node.js 20.
-web: $(WEB)/dist/index.html
+web: $(WEB)/built/index.html
 
-$(WEB)/dist/index.html: $(WEB)/package-lock.json $(WEB)/index.html $(WEB)/vite.config.ts $(wildcard $(WEB)/src/* $(WEB)/public/*)
+$(WEB)/built/index.html: $(WEB)/package-lock.json $(WEB)/index.html $(WEB)/vite.config.ts $(wildcard $(WEB)/src/* $(WEB)/public/*)
 	cd $(WEB) && npm ci --silent --no-audit --no-fund && npm run --silent build -- --logLevel warn
 	@touch $@
 
@@ -52,7 +52,7 @@ lock: $(READY)
 		--override overrides.txt --custom-compile-command "make lock" --output-file ../requirements.txt requirements.in
 
 clean:
-	rm -rf $(VENV) $(WEB)/dist $(WEB)/node_modules build dist out *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(WEB)/built $(WEB)/node_modules build dist out *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Each Python is tried by running it, since one that is on the path may still be a stub or lack venv.

@@ -13,7 +13,7 @@ from typing import Any
 
 _FOLDER = "guitar"
 _MARK = "<!-- player -->"
-_BUILT = pathlib.Path(__file__).parent.parent / "neural_midi_synth" / "exporting" / "web" / "dist" / "index.html"
+_BUILT = pathlib.Path(__file__).parent.parent / "neural_midi_synth" / "exporting" / "web" / "built" / "index.html"
 _PLAYER = (
     f'<iframe class="player" src="{_FOLDER}/index.html" title="The guitar of the package, to be played" '
     'loading="lazy" allow="autoplay; midi"></iframe>'

@@ -16,7 +16,7 @@ from neural_midi_synth.exporting.facts import instrument_facts
 from neural_midi_synth.files.outputs import check_writable, write_aside
 from neural_midi_synth.instrument.instrument import Instrument
 
-PAGE = pathlib.Path(__file__).parent / "web" / "dist"
+PAGE = pathlib.Path(__file__).parent / "web" / "built"
 """The page as it is built: `make web` builds it in a checkout, a wheel has it."""
 
 LIST_NAME = "instruments.json"

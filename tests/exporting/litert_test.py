@@ -227,7 +227,7 @@ def test_rows_are_read_as_those_of_the_saved_model(loud, of_four, tmp_path):
     """Values are clipped to their ranges; notes that do not last and rows that are no numbers are left out."""
     nothing = {name: np.zeros([1, 0, columns]) for name, columns in COLUMNS.items()}
     tame = {**nothing, "notes": np.array([[[0.0, 0.1, 127.0, 127.0]]])}
-    wild = [[0.0, 0.1, 300.0, 900.0], [0.004, 0.004, 60.0, 100.0], [0.004, 0.1, np.nan, 100.0]]
+    wild = [[-0.3, 0.2, np.nan, 100.0], [0.0, 0.0, 60.0, 100.0], [0.0, 0.1, 300.0, 900.0]]
     wild = {**nothing, "notes": np.array([wild]), "control_changes": np.array([[[0.0, 55.0, -50.0]]])}
     expected, *_ = _expected(loud, tame, 24)
     assert np.abs(expected).max() > 0.01

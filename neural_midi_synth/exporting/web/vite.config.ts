@@ -1,4 +1,4 @@
-// The page, built into dist/: everything relative, so that it works from any folder of any server.
+// The page, built into built/: everything relative, so that it works from any folder of any server.
 import { copyFileSync, mkdirSync, readdirSync } from "node:fs";
 import { defineConfig } from "vite";
 
@@ -11,6 +11,7 @@ const PIECES = "../../../data_prep/demo_guitar/examples";
 export default defineConfig({
   base: "./",
   build: {
+    outDir: "built",
     target: "es2022",
     modulePreload: { polyfill: false },
     assetsInlineLimit: 0, // Data URLs would need a wider content security policy.
@@ -23,15 +24,15 @@ export default defineConfig({
       name: "runtime-and-pieces",
       apply: "build",
       closeBundle() {
-        mkdirSync("dist/litert", { recursive: true });
+        mkdirSync("built/litert", { recursive: true });
         for (const name of RUNTIMES) {
           for (const end of [".js", ".wasm"]) {
-            copyFileSync(`node_modules/@litertjs/core/wasm/${name}${end}`, `dist/litert/${name}${end}`);
+            copyFileSync(`node_modules/@litertjs/core/wasm/${name}${end}`, `built/litert/${name}${end}`);
           }
         }
-        mkdirSync("dist/pieces", { recursive: true });
+        mkdirSync("built/pieces", { recursive: true });
         for (const name of readdirSync(PIECES).filter((each) => each.endsWith(".mid"))) {
-          copyFileSync(`${PIECES}/${name}`, `dist/pieces/${name}`);
+          copyFileSync(`${PIECES}/${name}`, `built/pieces/${name}`);
         }
       },
     },
