@@ -3,7 +3,9 @@
 const NAMES = ["C", "C♯", "D", "D♯", "E", "F", "F♯", "G", "G♯", "A", "A♯", "B"];
 const IS_BLACK = [false, true, false, true, false, false, true, false, true, false, true, false];
 // By their place, whatever is printed on them: two rows, a piano from C on.
-const COMPUTER_KEYS = "KeyA KeyW KeyS KeyE KeyD KeyF KeyT KeyG KeyY KeyH KeyU KeyJ KeyK KeyO KeyL KeyP Semicolon".split(" ");
+const COMPUTER_KEYS = "KeyA KeyW KeyS KeyE KeyD KeyF KeyT KeyG KeyY KeyH KeyU KeyJ KeyK KeyO KeyL KeyP Semicolon".split(
+  " ",
+);
 const NARROWEST = 38; // A white key, pixels.
 const COMPUTER_HARDNESS = 0.7;
 
@@ -27,7 +29,10 @@ export class Keyboard {
    * @param element Gets the keys.
    * @param learnt The keys that the instrument has learnt; others are drawn so.
    */
-  constructor(private readonly element: HTMLElement, private learnt: Range) {
+  constructor(
+    private readonly element: HTMLElement,
+    private learnt: Range,
+  ) {
     this.showFrom(learnt);
     new ResizeObserver(() => this.fit()).observe(element);
     element.addEventListener("pointerdown", (event) => this.press(event));

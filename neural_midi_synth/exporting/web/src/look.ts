@@ -80,7 +80,8 @@ export class Picture {
   private pass(analyser: AnalyserNode, step: number): void {
     const { width, height } = this.passing;
     const passing = this.passing.getContext("2d")!;
-    if (this.spectrum.length !== analyser.frequencyBinCount) this.spectrum = new Float32Array(analyser.frequencyBinCount);
+    if (this.spectrum.length !== analyser.frequencyBinCount)
+      this.spectrum = new Float32Array(analyser.frequencyBinCount);
     analyser.getFloatFrequencyData(this.spectrum as Float32Array<ArrayBuffer>);
     passing.drawImage(this.passing, -step, 0);
     const highest = this.sampleRate() / 2;
@@ -90,7 +91,8 @@ export class Picture {
       const first = Math.floor((hz / highest) * this.spectrum.length);
       const end = Math.max(Math.ceil((upper / highest) * this.spectrum.length), first + 1);
       let level = -Infinity;
-      for (let bin = first; bin < Math.min(end, this.spectrum.length); bin++) level = Math.max(level, this.spectrum[bin]);
+      for (let bin = first; bin < Math.min(end, this.spectrum.length); bin++)
+        level = Math.max(level, this.spectrum[bin]);
       passing.fillStyle = colour(Math.min(Math.max((level + 95) / 70, 0), 1), this.isDark.matches);
       passing.fillRect(width - step, y, step, 2);
     }

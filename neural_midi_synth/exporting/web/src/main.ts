@@ -31,7 +31,11 @@ const say = (text: string, isError = false): void => {
 const sayError = (error: unknown): void => say(error instanceof Error ? error.message : String(error), true);
 
 const sound = new Sound();
-const picture = new Picture(element<HTMLCanvasElement>("picture"), () => sound.analyser, () => sound.instrument?.sample_rate ?? 16000);
+const picture = new Picture(
+  element<HTMLCanvasElement>("picture"),
+  () => sound.analyser,
+  () => sound.instrument?.sample_rate ?? 16000,
+);
 const keyboard = new Keyboard(element("keyboard"), { lowest: 36, highest: 84 });
 const styles = new Styles(element("styles"), (number, value) => sound.style(number, value));
 let site: Site = { instruments: [], pieces: [] };
@@ -121,7 +125,10 @@ let pieceName = "";
 
 const chosen = (): ReturnType<typeof together> => {
   const boxes = [...tracks.querySelectorAll<HTMLInputElement>("input")];
-  return together(parts.filter((_, i) => boxes[i]?.checked), instrument.voices);
+  return together(
+    parts.filter((_, i) => boxes[i]?.checked),
+    instrument.voices,
+  );
 };
 
 function showTime(seconds: number): void {
@@ -233,7 +240,8 @@ async function download(audio: Promise<Float32Array>, name: string): Promise<voi
   progress.hidden = true;
 }
 sound.onProgress = (share) => (element<HTMLProgressElement>("progress").value = share);
-element("save").onclick = () => void download(sound.render(chosen(), styles.kept()), `${pieceName}.wav`).catch(sayError);
+element("save").onclick = () =>
+  void download(sound.render(chosen(), styles.kept()), `${pieceName}.wav`).catch(sayError);
 element("save-heard").onclick = () => void download(sound.heard(), `${instrument.name}.wav`).catch(sayError);
 
 // ---- Look --------------------------------------------------------------------------------------------------------
@@ -265,7 +273,9 @@ function work(): string {
 
 function tellFacts(): void {
   const { trained_on: trainedOn, sample_rate: rate, voices, live } = instrument;
-  const range = trainedOn?.pitch ? `${nameOf(Math.round(trainedOn.pitch.minimum))} to ${nameOf(Math.round(trainedOn.pitch.maximum))}` : "not told";
+  const range = trainedOn?.pitch
+    ? `${nameOf(Math.round(trainedOn.pitch.minimum))} to ${nameOf(Math.round(trainedOn.pitch.maximum))}`
+    : "not told";
   const way = sound.isShared ? "through shared memory" : "in messages, since the server does not allow shared memory";
   const measured = sound.measured === null ? "" : `; ${Math.round(1000 * sound.measured)} ms measured at the last key`;
   const late = sound.underruns ? ` ${sound.underruns} blocks came late.` : "";
@@ -276,7 +286,11 @@ function tellFacts(): void {
     ["Work", work()],
     ["From a key to its sound", `up to ${Math.round(1000 * sound.delay)} ms ${way}${measured}.${late}`],
   ];
-  if (trainedOn?.velocity) facts.splice(1, 0, ["Learnt velocities", `${Math.round(trainedOn.velocity.minimum)} to ${Math.round(trainedOn.velocity.maximum)}`]);
+  if (trainedOn?.velocity)
+    facts.splice(1, 0, [
+      "Learnt velocities",
+      `${Math.round(trainedOn.velocity.minimum)} to ${Math.round(trainedOn.velocity.maximum)}`,
+    ]);
   element("facts").replaceChildren(
     ...facts.flatMap(([term, text]) => {
       const nodes = [document.createElement("dt"), document.createElement("dd")];
@@ -310,7 +324,8 @@ async function choose(next: Instrument): Promise<void> {
 }
 
 async function begin(): Promise<void> {
-  if (typeof WebAssembly === "undefined") throw new Told("This browser has no WebAssembly, which plays the instrument.");
+  if (typeof WebAssembly === "undefined")
+    throw new Told("This browser has no WebAssembly, which plays the instrument.");
   const answer = await fetch("instruments.json");
   if (!answer.ok) throw new Told("The list of instruments is missing on this server.");
   site = (await answer.json()) as Site;

@@ -10,7 +10,14 @@ const ALL_SOUND_OFF = 120;
 const RESET_ALL_CONTROLLERS = 121;
 const ALL_NOTES_OFF = 123;
 // What "reset all controllers" sets, by the MIDI recommended practice RP-015.
-const RESET_VALUES: [number, number][] = [[1, 0], [11, 127], [64, 0], [65, 0], [66, 0], [67, 0]];
+const RESET_VALUES: [number, number][] = [
+  [1, 0],
+  [11, 127],
+  [64, 0],
+  [65, 0],
+  [66, 0],
+  [67, 0],
+];
 const MOST_OF_A_PITCH = 64;
 const LONGEST_RANGE = 127;
 

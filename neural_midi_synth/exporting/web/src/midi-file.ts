@@ -63,9 +63,12 @@ export function readParts(bytes: Uint8Array, name: string): Part[] {
   const tempos: [number, number][] = [];
   const tracks = midi.tracks.map((events, i) => readTrack(events, i + 1, tempos));
   const clock = clockOf(tempos, ticksPerBeat);
-  const found = tracks.flatMap((track) => [...track.withNotes].sort((a, b) => a - b).map((channel) => ({ track, channel })));
+  const found = tracks.flatMap((track) =>
+    [...track.withNotes].sort((a, b) => a - b).map((channel) => ({ track, channel })),
+  );
   if (!found.length) throw new Told(`${name} has no notes.`);
-  if (found.some(({ track }) => track.endTick > MAX_TICKS)) throw new Told(`${name} lasts for hours; it seems damaged.`);
+  if (found.some(({ track }) => track.endTick > MAX_TICKS))
+    throw new Told(`${name} lasts for hours; it seems damaged.`);
   const channels = found.map(({ track, channel }) => play(track, channel, tracks, clock));
   const parts = groupParts(channels.filter((each) => each.notes.length));
   if (!parts.length) throw new Told(`${name} has no notes that last.`);
@@ -90,7 +93,12 @@ function parsed(bytes: Uint8Array, name: string): ReturnType<typeof parseMidi> {
 
 function readTrack(events: MidiEvent[], number: number, tempos: [number, number][]): Track {
   const track: Track = {
-    number, name: "", endTick: 0, events: new Map(), withNotes: new Set(), programs: new Map(),
+    number,
+    name: "",
+    endTick: 0,
+    events: new Map(),
+    withNotes: new Set(),
+    programs: new Map(),
   };
   for (const event of events) {
     track.endTick += Math.max(event.deltaTime || 0, 0);
@@ -163,10 +171,12 @@ function play(track: Track, channel: number, tracks: Track[], clock: (tick: numb
     const of = other.events.get(channel) ?? [];
     if (!other.withNotes.size) {
       program ??= other.programs.get(channel);
-      for (const { tick, event } of of) if (event.type === "controller" || event.type === "pitchBend") events.push([tick, 0, event]);
+      for (const { tick, event } of of)
+        if (event.type === "controller" || event.type === "pitchBend") events.push([tick, 0, event]);
     } else if (other !== track) {
       for (const { tick, event } of of) {
-        if (event.type === "controller" && PARAMETER_CONTROLLERS.includes(event.controllerType)) events.push([tick, 1, event]);
+        if (event.type === "controller" && PARAMETER_CONTROLLERS.includes(event.controllerType))
+          events.push([tick, 1, event]);
       }
     }
   }
@@ -187,14 +197,18 @@ function play(track: Track, channel: number, tracks: Track[], clock: (tick: numb
 }
 
 function gathered(facts: Fact[], track: Track, channel: number, program: number | undefined): ChannelEvents {
-  const notes = facts.flatMap((fact) => (fact.what === "began" ? [fact.note] : [])).filter((note) => note.end! > note.start);
+  const notes = facts
+    .flatMap((fact) => (fact.what === "began" ? [fact.note] : []))
+    .filter((note) => note.end! > note.start);
   return {
     track: track.number,
     name: track.name,
     channel,
     program,
     notes: inOrder(notes.map((note) => [note.start, note.end!, note.pitch, note.velocity])),
-    keys: notes.map((note): NoteRow => [note.start, note.keyUp!, note.pitch, note.velocity]).filter((row) => row[1] > row[0]),
+    keys: notes
+      .map((note): NoteRow => [note.start, note.keyUp!, note.pitch, note.velocity])
+      .filter((row) => row[1] > row[0]),
     changes: facts.flatMap((fact) => (fact.what === "changed" ? [[fact.time, fact.number, fact.value]] : [])),
     bends: facts.flatMap((fact) => (fact.what === "bent" ? [[fact.time, fact.semitones]] : [])),
   };

@@ -68,7 +68,7 @@ class Player extends AudioWorkletProcessor {
       return;
     }
     this.nWaiting -= output.length;
-    for (let i = 0; i < output.length; ) {
+    for (let i = 0; i < output.length;) {
       const block = this.waiting[0];
       const part = block.subarray(this.offset, this.offset + output.length - i);
       output.set(part, i);

@@ -1,8 +1,6 @@
 // From the page to the sound card: the worker that plays, the audio thread, and how late what is played is heard.
 
-import {
-  type FromWorker, type Instrument, RING_HEADER, RING_SAMPLES, type ToWorker,
-} from "./messages";
+import { type FromWorker, type Instrument, RING_HEADER, RING_SAMPLES, type ToWorker } from "./messages";
 import { Told } from "./midi-file";
 import type { Voice } from "./pieces";
 import processorUrl from "./player-processor?worker&url";
@@ -133,15 +131,28 @@ export class Sound {
     node.port.postMessage({ worker: port1 }, [port1]);
     node.port.onmessage = ({ data }) => this.toldByAudio(data);
     this.send({ type: "begin", port: port2, ring }, [port2]);
-    this.analyser = new AnalyserNode(context, { fftSize: 2048, smoothingTimeConstant: 0, minDecibels: -100, maxDecibels: -20 });
+    this.analyser = new AnalyserNode(context, {
+      fftSize: 2048,
+      smoothingTimeConstant: 0,
+      minDecibels: -100,
+      maxDecibels: -20,
+    });
     // Loud chords are limited, so that they do not clip.
-    const limiter = new DynamicsCompressorNode(context, { threshold: -3, knee: 0, ratio: 20, attack: 0.002, release: 0.1 });
+    const limiter = new DynamicsCompressorNode(context, {
+      threshold: -3,
+      knee: 0,
+      ratio: 20,
+      attack: 0.002,
+      release: 0.1,
+    });
     node.connect(this.analyser);
     node.connect(limiter).connect(context.destination);
     context.onstatechange = () => this.onDelay();
   }
 
-  private toldByAudio(data: { type: "late"; underruns: number; lead: number } | { type: "sounds"; time: number }): void {
+  private toldByAudio(
+    data: { type: "late"; underruns: number; lead: number } | { type: "sounds"; time: number },
+  ): void {
     if (data.type === "late") {
       this.underruns = data.underruns;
       this.lead = data.lead;
@@ -161,8 +172,7 @@ export class Sound {
       if (message.milliseconds !== null) this.costs.push(message.milliseconds);
       if (this.costs.length > MOST_COSTS) this.costs.shift();
       this.onBlock(message);
-    }
-    else if (message.type === "stopped") this.onStopped();
+    } else if (message.type === "stopped") this.onStopped();
     else if (message.type === "progress") this.onProgress(message.share);
     else if (message.type === "audio") {
       this.asked.get(message.id)?.(message.audio);

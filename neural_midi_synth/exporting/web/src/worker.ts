@@ -27,7 +27,10 @@ class Player {
   private heard: Float32Array[] = [];
   private nHeard = 0;
 
-  constructor(private readonly of: Instrument, private readonly model: Model) {
+  constructor(
+    private readonly of: Instrument,
+    private readonly model: Model,
+  ) {
     this.voices = this.silence();
   }
 
