@@ -1,13 +1,15 @@
-# make demo, test, lint, bench, docs, pretrained: each makes the environment in .venv first, once.
+# make demo, test, lint, bench, docs, pretrained: each makes the environment in .venv first, once. make web builds the
+# page of nms_export --web.
 # PYTHON=/path/to/python3 chooses the Python; DEMO_MINUTES is how long the demo trains.
 
 DEMO_MINUTES ?= 10
 PYTHON ?= python3 python3.13 python3.12 python3.11 python3.10 python
 VENV := .venv
+WEB := neural_midi_synth/exporting/web
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 READY := $(VENV)/ready
 
-.PHONY: demo test lint bench docs pretrained lock clean
+.PHONY: demo test lint bench docs pretrained lock clean web
 
 demo: $(READY)
 	$(VENV)/bin/python -m neural_midi_synth.commands.demo --minutes $(DEMO_MINUTES) --output out/demo
@@ -32,6 +34,13 @@ docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet --site-dir out/docs
 	@echo "The documentation is in out/docs/index.html."
 
+# The page of nms_export --web, which wheels carry: needs Node.js 20.
+web: $(WEB)/built/index.html
+
+$(WEB)/built/index.html: $(WEB)/package-lock.json $(WEB)/index.html $(WEB)/vite.config.ts $(wildcard $(WEB)/src/* $(WEB)/public/*)
+	cd $(WEB) && npm ci --silent --no-audit --no-fund && npm run --silent build -- --logLevel warn
+	@touch $@
+
 # Trains the guitar that comes with the package: about twenty minutes.
 pretrained: $(READY)
 	$(VENV)/bin/python data_prep/make_pretrained.py
@@ -43,7 +52,7 @@ lock: $(READY)
 		--override overrides.txt --custom-compile-command "make lock" --output-file ../requirements.txt requirements.in
 
 clean:
-	rm -rf $(VENV) build dist out *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(WEB)/built $(WEB)/node_modules build dist out *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Each Python is tried by running it, since one that is on the path may still be a stub or lack venv.

@@ -79,6 +79,8 @@ setup(
             "pretrained/*/*.json",
             "pretrained/*/best/*",
             "evaluation/templates/*",
+            "exporting/web/built/*",
+            "exporting/web/built/*/*",
         ],
         "neural_midi_synth.gin": ["*/*.gin"],
         # Nothing that is installed reads the Reaper projects beside them.

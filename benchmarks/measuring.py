@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from neural_midi_synth.instrument.oscillators import for_xla
+from neural_midi_synth.instrument.oscillators import polynomial_sines
 from neural_midi_synth.instrument.recurrent import on_gpu
 
 SAME = 1e-4  # of the peak: how near ours must come to stock.
@@ -105,7 +105,7 @@ def gradient(
 
     @functools.partial(tf.function, jit_compile=compiled)
     def run(inputs: Sequence[tf.Tensor], fixed: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        with for_xla() if compiled else contextlib.nullcontext(), tf.GradientTape() as tape:
+        with polynomial_sines() if compiled else contextlib.nullcontext(), tf.GradientTape() as tape:
             tape.watch(inputs)
             outputs = tf.nest.flatten(function(*inputs, *fixed))
             loss = tf.add_n([tf.reduce_sum(output * _weights(output.shape)) for output in outputs])

@@ -12,6 +12,7 @@ from ipykernel.kernelspec import write_kernel_spec
 from nbformat.v4 import new_code_cell
 
 import neural_midi_synth as nms
+from neural_midi_synth.exporting import web_page
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "colab").glob("*.ipynb"))
@@ -144,8 +145,11 @@ def test_an_instrument_is_trained_heard_played_exported_and_trained_on(run, writ
     # Recording and phrase at each of the steps; two for each held-out stretch, of which there is one; the play, by
     # itself and by the sliders.
     assert len([sound for sound in outputs(notebook, "text/html") if "<audio" in sound]) == 2 + 3 + 2 + 2
-    (inspected,) = [page for page in outputs(notebook, "text/html") if "<iframe" in page]
+    inspected, *played = [page for page in outputs(notebook, "text/html") if "<iframe" in page]
     assert "&lt;title&gt;takes: inspection&lt;/title&gt;" in inspected
+    is_built = (web_page.PAGE / "index.html").is_file()
+    assert (len(played), (folder / "site" / "index.html").is_file()) == (is_built, is_built)
+    assert is_built or "make web" in told(notebook)
     assert (folder / "exported" / "1" / "saved_model.pb").is_file()
     with zipfile.ZipFile(tmp_path / "instrument.zip") as archive:
         assert {"operative_config.gin", "best/checkpoint", "exported/1/saved_model.pb"} <= set(archive.namelist())

@@ -67,9 +67,8 @@ def make_wheel(source, folder):
 def wheel(tmp_path_factory):
     """The wheel of a copy of the checkout, which is beside it."""
     folder = tmp_path_factory.mktemp("wheel")
-    skipped = shutil.ignore_patterns(
-        ".*", "out", "runs", "build", "dist", "*.egg-info", "tests", "colab", "__pycache__"
-    )
+    names = ("out", "runs", "build", "dist", "*.egg-info", "tests", "colab", "__pycache__", "node_modules")
+    skipped = shutil.ignore_patterns(".*", *names)
     shutil.copytree(ROOT, folder / "copy", ignore=skipped)
     return make_wheel(folder / "copy", folder)
 
@@ -108,6 +107,19 @@ def test_wheel_holds_every_config_and_the_demo_guitar(installed):
                 package / "data_prep" / "demo_guitar" / path.relative_to(guitar)
             ).stat().st_size == path.stat().st_size
     assert not list(installed.rglob("*_test.py"))
+
+
+@pytest.mark.slow
+def test_the_wheel_has_the_web_page_that_was_built(installed):
+    page = ROOT / "neural_midi_synth" / "exporting" / "web" / "built"
+    if not page.is_dir():
+        pytest.skip("left out: the web page is not built (make web, with Node.js 20)")
+    in_wheel = installed / "neural_midi_synth" / "exporting" / "web" / "built"
+    built, there = (
+        {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+        for folder in (page, in_wheel)
+    )
+    assert "litert/litert_wasm_internal.wasm" in built and there == built
 
 
 @pytest.mark.slow

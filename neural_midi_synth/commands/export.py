@@ -1,4 +1,4 @@
-"""nms_export: from an instrument to a SavedModel that needs nothing but TensorFlow, or to samples for a sampler."""
+"""nms_export: from an instrument to a SavedModel that needs nothing but TensorFlow, to samples, or to a web page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from neural_midi_synth import environment
 from neural_midi_synth.commands import command_line
 from neural_midi_synth.files.outputs import check_writable
 
-USAGE = """Exports an instrument for those who have TensorFlow or a sampler, and not this package.
+USAGE = """Exports an instrument for those who have TensorFlow, a sampler or a browser, and not this package.
 
 nms_export --instrument runs/my_guitar --output exported/
     writes exported/1/, as TensorFlow Serving watches for it, and exported/instrument.json, which tells what it is;
@@ -22,25 +22,34 @@ nms_export --instrument runs/my_guitar --output exported/ --tflite --voices 6
 nms_export --instrument runs/my_guitar --output my_guitar/ --sampler
     writes my_guitar/sampler/my_guitar.sfz with its samples, for the samplers of DAWs, and nothing else
 nms_export --instrument runs/my_guitar --output my_guitar/ --sampler --size full
-    and that with round robins and more layers, five times as large"""
+    and that with round robins and more layers, five times as large
+nms_export --web site/ --instrument runs/my_guitar --instrument runs/my_bass
+    writes a web page on which both are played: put site/ on any web server, or try it with
+    python -m http.server --directory site/"""
 
 
-_INSTRUMENT = flags.DEFINE_string(
-    "instrument", None, "Folder of a trained instrument; the guitar of the package unless given.", allow_override=True
+_INSTRUMENT = flags.DEFINE_multi_string(
+    "instrument",
+    [],
+    "Folder of a trained instrument; the guitar of the package unless given. --web takes several.",
+    allow_override=True,
 )
-_OUTPUT = flags.DEFINE_string("output", None, "Folder of the versions.", required=True, allow_override=True)
+_OUTPUT = flags.DEFINE_string("output", None, "Folder of the versions, or of sampler/.", allow_override=True)
+_WEB = flags.DEFINE_string("web", None, "Folder of a web page, written in place of all else.", allow_override=True)
 _TFLITE = flags.DEFINE_bool("tflite", False, "Write stream.tflite, the stream for LiteRT, too.", allow_override=True)
 _BLOCK_FRAMES = flags.DEFINE_integer(
     "block_frames",
     None,
-    "Control frames in a block of stream.tflite, a multiple of the decoder's stride; unless given, about 16 ms.",
+    "Control frames in a block of stream.tflite or the page, a multiple of the decoder's stride; about 16 ms unless "
+    "given.",
     lower_bound=1,
     allow_override=True,
 )
 _VOICES = flags.DEFINE_integer(
     "voices",
     None,
-    "Voices of stream.tflite: how many notes can last at once; one unless given.",
+    "Voices of stream.tflite or the page: how many notes can last at once; one for the file, six for the page, unless "
+    "given.",
     lower_bound=1,
     upper_bound=64,
     allow_override=True,
@@ -54,25 +63,48 @@ _MODULE = command_line.define_module_flag()
 
 def main() -> None:
     """Exports as the flags say."""
+    if (_OUTPUT.value is None) == (_WEB.value is None):
+        raise command_line.UsageError("give --output or --web, one of both")
+    if _WEB.value is not None and (_TFLITE.value or _SAMPLER.value):
+        raise command_line.UsageError("--web is an export of its own: run it once for each")
     if _SAMPLER.value and _TFLITE.value:
         raise command_line.UsageError("--sampler and --tflite are two exports: run it once for each")
     if _SIZE.value is not None and not _SAMPLER.value:
         raise command_line.UsageError("--size is for --sampler")
     for flag in (_BLOCK_FRAMES, _VOICES):
-        if flag.value is not None and not _TFLITE.value:
-            raise command_line.UsageError(f"--{flag.name} is for --tflite")
+        if flag.value is not None and not (_TFLITE.value or _WEB.value):
+            raise command_line.UsageError(f"--{flag.name} is for --tflite and --web")
+    if len(_INSTRUMENT.value) > 1 and not _WEB.value:
+        raise command_line.UsageError("several instruments are for --web")
+    if _WEB.value:
+        _export_page()
+        return
     check_writable(pathlib.Path(_OUTPUT.value) / ("sampler" if _SAMPLER.value else "instrument.json"))
     environment.import_tensorflow_quietly()
 
     from neural_midi_synth.exporting.versions import export
     from neural_midi_synth.instrument.loading import PRETRAINED, load
 
-    folder = _INSTRUMENT.value or PRETRAINED
+    folder = next(iter(_INSTRUMENT.value), PRETRAINED)
     if _SAMPLER.value:
         _export_samples(pathlib.Path(folder))
         return
     instrument, voices = load(folder, modules=_MODULE.value), _VOICES.value or 1
     print(export(instrument, _OUTPUT.value, _TFLITE.value, _BLOCK_FRAMES.value, voices, trained_in=folder))
+
+
+def _export_page() -> None:
+    environment.import_tensorflow_quietly()
+
+    from neural_midi_synth.exporting import web_page
+    from neural_midi_synth.instrument.loading import PRETRAINED, load
+
+    web_page.check_page()
+    folders = [pathlib.Path(folder) for folder in _INSTRUMENT.value or [PRETRAINED]]
+    exhibits = [
+        web_page.Exhibit(load(folder, modules=_MODULE.value), folder.resolve().name, folder) for folder in folders
+    ]
+    print(web_page.write(exhibits, _WEB.value, _BLOCK_FRAMES.value, _VOICES.value or web_page.VOICES))
 
 
 def _export_samples(folder: pathlib.Path) -> None:

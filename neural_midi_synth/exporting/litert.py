@@ -18,39 +18,53 @@ from tensorflow.lite.python import schema_py_generated as schema
 from tensorflow.lite.tools import flatbuffer_utils
 
 from neural_midi_synth.errors import DataError
-from neural_midi_synth.exporting.channels import channel_facts
 from neural_midi_synth.exporting.saved_model import flat_state, nested_state
 from neural_midi_synth.instrument import noise
+from neural_midi_synth.instrument.controls import COLUMNS, Lookup, has_length
 from neural_midi_synth.instrument.harmonic import Harmonic
 from neural_midi_synth.instrument.instrument import Instrument
 from neural_midi_synth.instrument.noise import FilteredNoise, Filters
-from neural_midi_synth.instrument.oscillators import FIRST_PULSE, Oscillators, running_phase
+from neural_midi_synth.instrument.oscillators import FIRST_PULSE, Oscillators, polynomial_sines, running_phase
 from neural_midi_synth.instrument.recurrent import UNROLLED, State
 from neural_midi_synth.instrument.reverb import Reverb
 
 SIGNATURE = "stream"
+_BLOCK_SECONDS = 0.016
 _STEPS = 256  # of a semitone, in the table of frequencies
 _PARTS = 1024  # of a sample, in which a phase that begins anew is counted
-_PART = 256  # samples of a response at a time
-_HALF_FROM = 1024  # float constants with as many elements are weights and are stored in half precision
+_PART = 128  # samples of a response at a time
+_SHORT_PART = 32  # Likewise, of the short responses that noise has, of which there are many.
+# Float constants with as many elements are stored in half precision. Smaller matrices make a model hardly larger, and
+# the first one, which sees the Fourier features, is what half precision would cost most in.
+_HALF_FROM = 16384
 
 
 def convert(instrument: Instrument, block_frames: int, voices: int = 1) -> bytes:
     """Makes the stream step a LiteRT model of one signature, 'stream'. Weights are float16, sums are float32.
 
-    Inputs are one block of control frames, a float32 `[voices, block_frames, 1]` for each channel by its name, and the
-    state by the names `state_…`. Outputs are `audio`, float32 `[1, block_frames * hop]`, the sum of the voices,
-    `instrument.latency` samples behind the frames; and the next state by the same names. A stream begins with zeros for
-    all the state. Frames must be finite; they are clipped to the range of their channel.
+    Inputs are the few events that matter to a block, and the state by the names `state_…`. Events are rows as those of
+    the SavedModel's `serving_default`, for each voice, but their times are seconds from the block's first frame:
 
-    What it plays is what `instrument.step` does to within 1e-3 of full scale: that is what rounding the weights costs.
-    Pitch and phase are the same to the last bit, so that it does not grow with time.
+    - `notes`, float32 `[voices, rows, 4]`: start, end, MIDI note number, velocity (0 to 127). Of each voice the note
+      that lasts or ended last, and those that begin in the block; a note that still lasts may end at any later time.
+    - `control_changes`, float32 `[voices, rows of all controllers, 3]`: time, number, value (0 to 127). Of each
+      controller that is heard the one in force, and those in the block.
+    - `pitch_bends`, float32 `[voices, rows, 2]`: time, semitones. Likewise.
+
+    `rows` is `block_frames + 2`, so that there is one for each frame. Rows need no order, and those whose time is
+    `controls.PADDING` or below are ignored. A voice whose notes are all padding is left out of the sound, but for the
+    first.
+
+    Outputs are `audio`, float32 `[1, block_frames * hop]`, the sum of the voices, `instrument.latency` samples behind
+    the frames; and the next state by the same names. A stream begins with zeros for all the state.
+
+    What it plays is what `playing.stream.Stream` does to within 1e-3 of full scale: that is what rounding the weights
+    costs. Pitch and phase are the same to the last bit, so that it does not grow with time.
 
     Args:
         instrument: An instrument whose processors are `nms.Harmonic`, `nms.FilteredNoise`, `nms.Reverb` and `Add`.
         block_frames: Control frames of a block, a multiple of the decoder's stride, up to ten times that.
-        voices: Voices of the stream, from 1. All of them are in the sound: one without notes, too, adds the noise that
-            a network makes of silence.
+        voices: Voices of the stream, from 1.
 
     Returns:
         The model, to be written into a `.tflite` file or given to an interpreter.
@@ -60,10 +74,14 @@ def convert(instrument: Instrument, block_frames: int, voices: int = 1) -> bytes
         ValueError: `block_frames` is not a multiple of the stride from 1, or there is no voice.
     """
     _check(instrument, block_frames, voices)
-    channels = channel_facts(instrument)
+    controllers = sum(channel.startswith("cc_") for channel in instrument.controls.channels)
+    n_rows = {"notes": 1, "control_changes": max(controllers, 1), "pitch_bends": 1}
+    signature = {
+        name: tf.TensorSpec([voices, n_rows[name] * (block_frames + 2), columns], tf.float32, name)
+        for name, columns in COLUMNS.items()
+    }
     begin = instrument.initial_state(1, voices)
     flat = {name: value.numpy() for name, value in flat_state(begin)}
-    signature = {channel: tf.TensorSpec([voices, block_frames, 1], tf.float32, channel) for channel in channels}
     for name, value in flat.items():
         if value.size:
             # Phases and the indices of samples, int64, matter modulo 2^32 only, so int32 will do.
@@ -78,11 +96,15 @@ def convert(instrument: Instrument, block_frames: int, voices: int = 1) -> bytes
     }
 
     def stream(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        frames = {name: tf.clip_by_value(inputs[name], of.minimum, of.maximum) for name, of in channels.items()}
+        rows = {name: inputs[name] for name in COLUMNS}
+        frames = instrument.controls(**rows, n_frames=block_frames, lookup=_COMPARISON)
+        have_notes = tf.reduce_any(has_length(rows["notes"], _COMPARISON), axis=1)
+        audible = tf.cast(have_notes | (np.arange(voices) == 0), tf.float32)
         # The client keeps the difference from the initial state, so that it can begin with zeros.
         state = {name: inputs.get(name, value) for name, value in flat.items()}
         state |= {name: state[name] + value for name, value in initial.items()}
-        signal, state = _step(instrument, frames, nested_state(begin, state), voices)
+        with polynomial_sines():  # Which LiteRT computes many at a time, unlike its own.
+            signal, state = _step(instrument, frames, nested_state(begin, state), voices, audible)
         state = dict(flat_state(state))
         state |= {name: state[name] - value for name, value in initial.items()}
         return {"audio": instrument.level * signal, **{name: value for name, value in state.items() if name in inputs}}
@@ -95,6 +117,27 @@ def convert(instrument: Instrument, block_frames: int, voices: int = 1) -> bytes
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
         model = converter.convert()
     return _with_half_weights(model)
+
+
+def block_frames_of(instrument: Instrument, wanted: int | None) -> int:
+    """The control frames of a block.
+
+    Args:
+        instrument: What plays.
+        wanted: How many a user wants; None for about 16 ms, which a player of MIDI hardly notices.
+
+    Returns:
+        A multiple of the decoder's stride.
+
+    Raises:
+        DataError: What is wanted is none.
+    """
+    stride = instrument.decoder.stride
+    if wanted is None:
+        return -(-round(_BLOCK_SECONDS * instrument.frame_rate) // stride) * stride
+    if wanted < 1 or wanted % stride:
+        raise DataError(f"--block_frames is {wanted}; this instrument needs a multiple of {stride}.")
+    return wanted
 
 
 def _check(instrument: Instrument, block_frames: int, voices: int) -> None:
@@ -114,7 +157,25 @@ def _check(instrument: Instrument, block_frames: int, voices: int) -> None:
             )
 
 
-def _step(instrument: Instrument, frames: dict[str, tf.Tensor], state: State, voices: int) -> tuple[tf.Tensor, State]:
+class _Comparison(Lookup):
+    """Finds rows by comparing all with all, since there are few, in float32: times from the block's begin are short."""
+
+    dtype = tf.float32
+
+    def is_finite(self, rows: tf.Tensor) -> tf.Tensor:
+        return rows - rows == 0.0
+
+    def last_at(self, event_frames: tf.Tensor, frames: tf.Tensor) -> tf.Tensor:
+        has_come = event_frames[:, tf.newaxis] <= frames[..., tf.newaxis]
+        return tf.reduce_sum(tf.cast(has_come, tf.int32), axis=-1) - 1
+
+
+_COMPARISON = _Comparison()
+
+
+def _step(
+    instrument: Instrument, frames: dict[str, tf.Tensor], state: State, voices: int, audible: tf.Tensor
+) -> tuple[tf.Tensor, State]:
     """As `Instrument.step`, with the steps of this module; returns the signal only."""
     steps = {processor.name: _STEPS_OF.get(type(processor)) for processor in instrument.processor_group.processors}
     scaled = instrument.preprocessor(frames)
@@ -125,6 +186,7 @@ def _step(instrument: Instrument, frames: dict[str, tf.Tensor], state: State, vo
         state["processor_group"],
         lambda processor, controls, state: steps[processor.name](processor, controls, state),
         voices,
+        audible,
     )
     return outputs["out"]["signal"], {**given_state, "decoder": decoder_state, "processor_group": group_state}
 
@@ -258,9 +320,10 @@ class _Filters(Filters):
 
     def filtered(self, noise: tf.Tensor, responses: tf.Tensor) -> tf.Tensor:
         voices, n_hops, size = responses.shape
-        delayed = _delayed(tf.reshape(noise, [voices * n_hops, -1]), size)
-        convolved = tf.matmul(tf.reshape(responses, [voices * n_hops, 1, size]), delayed)
-        return tf.reshape(convolved[..., :-1], [voices, n_hops, -1])
+        hops = tf.reshape(noise, [voices * n_hops, -1])
+        echoes = _convolved(tf.reshape(responses, [voices * n_hops, size]), hops, _SHORT_PART)
+        n_samples = hops.shape[1] + size - 1
+        return tf.reshape(echoes[:, :n_samples], [voices, n_hops, n_samples])
 
     def overlap_and_add(self, signals: tf.Tensor, hop: int) -> tf.Tensor:
         size = signals.shape[-1]
@@ -279,9 +342,29 @@ def _reverb(processor: Reverb, controls: dict[str, tf.Tensor], state: State) -> 
     n_samples = audio.shape[1]
     part = min(n_samples, _PART)
     parts = tf.reshape(tf.pad(response, [[0, -response.shape[0] % part]]), [-1, part])
-    echoes = tf.stack([tf.matmul(parts, delayed) for delayed in tf.unstack(_delayed(audio, part))])
-    wet, ringing = _ring(_overlap_and_add(echoes, part), state["ringing"], n_samples)
+    # With the constant last, it is a fully connected layer, which LiteRT has made quickest.
+    echoes = [
+        tf.matmul(delayed, parts, transpose_a=True, transpose_b=True) for delayed in tf.unstack(_delayed(audio, part))
+    ]
+    wet, ringing = _ring(_overlap_and_add_columns(tf.stack(echoes), part), state["ringing"], n_samples)
     return wet + (audio if processor._add_dry else 0.0), {"ringing": ringing}
+
+
+def _convolved(responses: tf.Tensor, signals: tf.Tensor, part: int) -> tf.Tensor:
+    """Convolves in time: responses are cut into parts, each convolved with the signal.
+
+    Args:
+        responses: `[batch, size]`.
+        signals: `[batch, n_samples]`.
+        part: Samples of a part, at most.
+
+    Returns:
+        `[batch, n]`, where `n` is at least `n_samples + size - 1`; what is beyond is zeros.
+    """
+    batch, size = responses.shape
+    part = min(part, signals.shape[1])
+    parts = tf.reshape(tf.pad(responses, [[0, 0], [0, -size % part]]), [batch, -1, part])
+    return _overlap_and_add(tf.matmul(parts, _delayed(signals, part)), part)
 
 
 def _ring(fresh: tf.Tensor, ringing: tf.Tensor, n_samples: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -327,6 +410,15 @@ def _overlap_and_add(blocks: tf.Tensor, hop: int) -> tf.Tensor:
     hops = tf.reshape(tf.pad(blocks, [[0, 0], [0, 0], [0, n_hops * hop - size]]), [batch, n_blocks, n_hops, hop])
     moved = [tf.pad(hops[:, :, i], [[0, 0], [i, n_hops - 1 - i], [0, 0]]) for i in range(n_hops)]
     return tf.reshape(tf.add_n(moved), [batch, -1])
+
+
+def _overlap_and_add_columns(blocks: tf.Tensor, hop: int) -> tf.Tensor:
+    """As `_overlap_and_add`, of blocks that are columns, `[batch, size, n]`."""
+    batch, size, n_blocks = blocks.shape
+    n_hops = -(-size // hop)
+    hops = tf.reshape(tf.pad(blocks, [[0, 0], [0, n_hops * hop - size], [0, 0]]), [batch, n_hops, hop, n_blocks])
+    moved = [tf.pad(hops[:, i], [[0, 0], [0, 0], [i, n_hops - 1 - i]]) for i in range(n_hops)]
+    return tf.reshape(tf.transpose(tf.add_n(moved), [0, 2, 1]), [batch, -1])
 
 
 _STEPS_OF = {

@@ -21,8 +21,6 @@ from neural_midi_synth.instrument.loading import CONFIG_NAME
 
 TFLITE_NAME = "stream.tflite"
 
-_BLOCK_SECONDS = 0.016  # Of the LiteRT model: what a player of MIDI hardly notices.
-
 
 def export(
     instrument: Instrument,
@@ -58,11 +56,7 @@ def export(
     if tflite:
         from neural_midi_synth.exporting import litert
 
-        stride = instrument.decoder.stride
-        if block_frames is None:
-            block_frames = -(-round(_BLOCK_SECONDS * instrument.frame_rate) // stride) * stride
-        if block_frames < 1 or block_frames % stride:
-            raise DataError(f"--block_frames is {block_frames}; this instrument needs a multiple of {stride}.")
+        block_frames = litert.block_frames_of(instrument, block_frames)
         model = litert.convert(instrument, block_frames, voices)
         facts["tflite"] = {"file": TFLITE_NAME, "block_frames": block_frames, "voices": voices}
     try:

@@ -86,6 +86,35 @@ def frame_of(seconds: float, frame_rate: int) -> int:
     return math.floor(seconds * frame_rate + _TO_NEAREST)
 
 
+class Lookup:
+    """Finds the rows that are in force at frames: times are float64, and rows are found by bisection.
+
+    Attributes:
+        dtype: Of times and values.
+    """
+
+    dtype = tf.float64
+
+    def is_finite(self, rows: tf.Tensor) -> tf.Tensor:
+        """Which values are finite."""
+        return tf.math.is_finite(rows)
+
+    def last_at(self, event_frames: tf.Tensor, frames: tf.Tensor) -> tf.Tensor:
+        """The last event at or before each frame.
+
+        Args:
+            event_frames: Of events in order, int64 `[batch, n]`.
+            frames: int64 `[batch, n_frames]`.
+
+        Returns:
+            Its index, int32 `[batch, n_frames]`; -1 where there is none.
+        """
+        return tf.searchsorted(event_frames, frames, side="right") - 1
+
+
+_BISECTION = Lookup()
+
+
 @gin.configurable(module="nms")
 class Controls:
     """Turns the notes of a voice into control frames.
@@ -173,6 +202,7 @@ class Controls:
         pitch_bends: tf.Tensor,
         n_frames: int | tf.Tensor,
         first_frame: int | tf.Tensor = 0,
+        lookup: Lookup = _BISECTION,
     ) -> dict[str, tf.Tensor]:
         """Computes control frames.
 
@@ -186,6 +216,7 @@ class Controls:
             pitch_bends: `[batch, k, 2]`: time s, semitones.
             n_frames: Number of frames.
             first_frame: Frame number of the first one, a scalar or `[batch]`.
+            lookup: How rows are found, for those that can't bisect.
 
         Returns:
             Channel name → float32 `[batch, n_frames, 1]`.
@@ -194,18 +225,21 @@ class Controls:
         first_frame = tf.broadcast_to(tf.cast(first_frame, tf.int64), [batch])
         frames = first_frame[:, tf.newaxis] + tf.range(tf.cast(n_frames, tf.int64))
 
-        values = self._note_channels(notes, pitch_bends, frames)
+        values = self._note_channels(notes, pitch_bends, frames, lookup)
         for channel in self.channels:
             if channel.startswith("cc_"):
                 number = int(channel[3:])
-                value, known = _held(control_changes, frames, self.frame_rate, number)
+                value, known = _held(control_changes, frames, self.frame_rate, lookup, number)
                 value = tf.where(known, value, self._cc_defaults.get(number, 0.0))
                 values[channel] = tf.clip_by_value(value / 127.0, 0.0, 1.0)
         return {channel: tf.cast(values[channel], tf.float32)[..., tf.newaxis] for channel in self.channels}
 
-    def _note_channels(self, notes: tf.Tensor, pitch_bends: tf.Tensor, frames: tf.Tensor) -> dict[str, tf.Tensor]:
-        notes = _with_padding_row(notes)
-        notes = _sorted(notes, has_length(notes))
+    def _note_channels(
+        self, notes: tf.Tensor, pitch_bends: tf.Tensor, frames: tf.Tensor, lookup: Lookup
+    ) -> dict[str, tf.Tensor]:
+        dtype = lookup.dtype
+        notes = _with_padding_row(notes, dtype)
+        notes = _sorted(notes, has_length(notes, lookup))
         begins = notes[..., 0]
         to_frame = _to_next_frame if ONSET in self.channels else _to_frames
         onset, end = (to_frame(each, self.frame_rate) for each in (begins, notes[..., 1]))
@@ -213,21 +247,21 @@ class Controls:
         # However short, a note lasts a frame; however long, it ends where the next begins.
         offset = tf.minimum(tf.maximum(end, onset + 1), next_onset)
 
-        index, known = _last_at(onset, frames)
+        index, known = _last_at(onset, frames, lookup)
         onset, offset, begins = (tf.gather(x, index, batch_dims=1) for x in (onset, offset, begins))
         pitch, velocity = (tf.gather(notes[..., column], index, batch_dims=1) for column in (2, 3))
         gate = known & (frames < offset)
-        bend, bent = _held(pitch_bends, frames, self.frame_rate)
+        bend, bent = _held(pitch_bends, frames, self.frame_rate, lookup)
 
         def seconds(distance: tf.Tensor, where: tf.Tensor) -> tf.Tensor:
-            return tf.cast(tf.where(where, distance, 0), tf.float64) / self.frame_rate
+            return tf.cast(tf.where(where, distance, 0), dtype) / self.frame_rate
 
         since_onset = seconds(frames - onset, gate)
-        begins_at = tf.fill(tf.shape(frames), tf.constant(-1.0, tf.float64))
+        begins_at = tf.fill(tf.shape(frames), tf.constant(-1.0, dtype))
         if ONSET in self.channels:
             hops = begins * self.frame_rate
-            since_onset = tf.where(gate, tf.cast(frames, tf.float64) - hops, 0.0) / self.frame_rate
-            within = tf.floor((hops - tf.cast(onset - 1, tf.float64)) * _PLACES + _TO_PLACE) / _PLACES
+            since_onset = tf.where(gate, tf.cast(frames, dtype) - hops, 0.0) / self.frame_rate
+            within = tf.floor((hops - tf.cast(onset - 1, dtype)) * _PLACES + _TO_PLACE) / _PLACES
             within = tf.clip_by_value(within, 0.0, 1.0 - ATTACK)
             begins_at = tf.where(known & (frames == onset), within, begins_at)
         pitch = tf.where(known, pitch, self.default_pitch) + tf.where(bent, bend, 0.0)
@@ -238,15 +272,15 @@ class Controls:
             "distance_from_onset": since_onset,
             "distance_to_offset": seconds(offset - frames, gate),
             "distance_from_offset": tf.where(
-                known, seconds(frames - offset, known & ~gate), tf.constant(LONG_AGO, tf.float64)
+                known, seconds(frames - offset, known & ~gate), tf.constant(LONG_AGO, dtype)
             ),
             ONSET: begins_at,
         }
 
 
-def has_length(notes: tf.Tensor) -> tf.Tensor:
+def has_length(notes: tf.Tensor, lookup: Lookup = _BISECTION) -> tf.Tensor:
     """Which rows are notes, neither padding nor without length: `[batch, n, 4]` to bool `[batch, n]`."""
-    finite = tf.reduce_all(tf.math.is_finite(notes), axis=-1)
+    finite = tf.reduce_all(lookup.is_finite(notes), axis=-1)
     return finite & (notes[..., 0] > PADDING) & (notes[..., 1] > notes[..., 0])
 
 
@@ -256,9 +290,9 @@ def voices_of(features: Mapping[str, tf.Tensor]) -> int:
     return notes.shape[1] if len(notes.shape) == 4 else 1
 
 
-def _with_padding_row(rows: tf.Tensor) -> tf.Tensor:
-    """Float64 rows with one row of padding more, so that there is always a row to gather."""
-    rows = tf.cast(rows, tf.float64)
+def _with_padding_row(rows: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """Rows with one row of padding more, so that there is always a row to gather."""
+    rows = tf.cast(rows, dtype)
     return tf.pad(rows, [[0, 0], [0, 1], [0, 0]], constant_values=PADDING)
 
 
@@ -271,32 +305,32 @@ def _sorted(rows: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
 
 
 def _to_frames(times: tf.Tensor, frame_rate: int) -> tf.Tensor:
-    """Seconds, float64, to the nearest frame, int64."""
+    """Seconds to the nearest frame, int64."""
     return tf.cast(tf.clip_by_value(tf.floor(times * frame_rate + _TO_NEAREST), -float(_FAR), float(_FAR)), tf.int64)
 
 
 def _to_next_frame(times: tf.Tensor, frame_rate: int) -> tf.Tensor:
-    """Seconds, float64, to the first frame after them, by a rise and more, int64."""
+    """Seconds to the first frame after them, by a rise and more, int64."""
     frames = tf.floor(times * frame_rate + _TO_NEXT) + 1.0
     return tf.cast(tf.clip_by_value(frames, -float(_FAR), float(_FAR)), tf.int64)
 
 
-def _last_at(event_frames: tf.Tensor, frames: tf.Tensor) -> tf.Tensor:
+def _last_at(event_frames: tf.Tensor, frames: tf.Tensor, lookup: Lookup) -> tuple[tf.Tensor, tf.Tensor]:
     """Index of the last event at or before each frame, and whether there is one."""
-    index = tf.searchsorted(event_frames, frames, side="right") - 1
+    index = lookup.last_at(event_frames, frames)
     return tf.maximum(index, 0), index >= 0
 
 
 def _held(
-    events: tf.Tensor, frames: tf.Tensor, frame_rate: int, number: int | None = None
+    events: tf.Tensor, frames: tf.Tensor, frame_rate: int, lookup: Lookup, number: int | None = None
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The value in force at each frame, and whether there is one; of one controller where `number` is given."""
-    events = _with_padding_row(events)
-    valid = tf.reduce_all(tf.math.is_finite(events), axis=-1) & (events[..., 0] > PADDING)
+    events = _with_padding_row(events, lookup.dtype)
+    valid = tf.reduce_all(lookup.is_finite(events), axis=-1) & (events[..., 0] > PADDING)
     if number is not None:
         valid &= tf.equal(events[..., 1], number)
     events = _sorted(events, valid)
-    index, known = _last_at(_to_frames(events[..., 0], frame_rate), frames)
+    index, known = _last_at(_to_frames(events[..., 0], frame_rate), frames, lookup)
     return tf.gather(events[..., -1], index, batch_dims=1), known
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import tensorflow as tf
 
 from neural_midi_synth.instrument.controls import voices_of
-from neural_midi_synth.instrument.oscillators import for_xla
+from neural_midi_synth.instrument.oscillators import polynomial_sines
 from neural_midi_synth.instrument.recurrent import State, on_gpu
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def loss_and_gradients(instrument: Instrument, features: Mapping[str, tf.Tensor]
     def play(
         parameters: dict[str, tf.Tensor], given: dict[str, tf.Tensor], state: State, audio: tf.Tensor
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor], list[tf.Tensor]]:
-        with contextlib.nullcontext() if on_gpu() else for_xla(), tf.GradientTape() as tape:
+        with contextlib.nullcontext() if on_gpu() else polynomial_sines(), tf.GradientTape() as tape:
             tape.watch(parameters)
             instrument._clear_losses()
             inputs = {**parameters, **given}

@@ -18,7 +18,7 @@ FIRST_PULSE = 0.0015
 
 # Coefficients of the polynomial in `_polynomial_sine`, the highest power first.
 _SINE = (12.235930442810059, -38.12417984008789, 67.04401397705078, -64.83468627929688, 25.13273048400879)
-_FOR_XLA = contextvars.ContextVar("for_xla", default=False)
+_POLYNOMIAL = contextvars.ContextVar("polynomial_sines", default=False)
 
 
 class _Counted(NamedTuple):
@@ -318,26 +318,26 @@ def running_phase(
 
 
 @contextlib.contextmanager
-def for_xla() -> Iterator[None]:
-    """While a graph that XLA will compile is traced: sines are polynomials, which XLA makes one loop with the rest.
+def polynomial_sines() -> Iterator[None]:
+    """While a graph is traced: its sines are polynomials, for those who compute a sine number by number.
 
-    Its own sine is computed number by number, and takes ten times as long.
+    XLA makes them one loop with the rest, a tenth of the time; LiteRT computes many numbers at a time.
     """
-    token = _FOR_XLA.set(True)
+    token = _POLYNOMIAL.set(True)
     try:
         yield
     finally:
-        _FOR_XLA.reset(token)
+        _POLYNOMIAL.reset(token)
 
 
 def turn() -> float:
     """What a cycle is in the angles that are played: 2π, or, where the sine is a polynomial of cycles, 1."""
-    return 1.0 if _FOR_XLA.get() else 2.0 * math.pi
+    return 1.0 if _POLYNOMIAL.get() else 2.0 * math.pi
 
 
 def _sine_and_cosine(angles: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Sine and cosine of angles in turns of `turn`; to 3e-7 for small ones."""
-    if _FOR_XLA.get():
+    if _POLYNOMIAL.get():
         return _polynomial_sine(angles), _polynomial_sine(angles + 0.25)
     return tf.sin(angles), tf.cos(angles)
 

@@ -7,14 +7,18 @@ import gin
 import numpy as np
 import pytest
 import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
 from tensorflow.lite.python import schema_py_generated as schema
 from tensorflow.lite.tools import flatbuffer_utils
 
 from neural_midi_synth import configs
 from neural_midi_synth.errors import DataError
 from neural_midi_synth.exporting import litert
+from neural_midi_synth.instrument.controls import COLUMNS, PADDING
 from neural_midi_synth.instrument.loading import build, configure, load
 from neural_midi_synth.instrument.noise import FilteredNoise
+from neural_midi_synth.playing.stream import Stream
+from neural_midi_synth.playing.voices import Voices
 
 # The promise: what float16 weights cost, of full scale.
 PROMISED = 1e-3
@@ -33,53 +37,78 @@ class Hiss(FilteredNoise):
     """A processor of one's own, of which the conversion knows nothing."""
 
 
-# What a program without TensorFlow does: numbers in, numbers out.
+# What a program without TensorFlow does: of the rows of a piece, those that matter to a block go in, and numbers come
+# out.
 PLAY = """
 import sys
 sys.modules["tensorflow"] = None  # Importing it fails.
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
-model, frames, played = sys.argv[1:]
+model, rows, played = sys.argv[1:]
 runner = Interpreter(model_path=model, num_threads=1).get_signature_runner("stream")
-frames = dict(np.load(frames))
+piece = dict(np.load(rows))
+rate, block_frames, n_frames = (int(piece.pop(name)) for name in ("frame_rate", "block_frames", "n_frames"))
 inputs = runner.get_input_details()
-state = {name: np.zeros(of["shape"], of["dtype"]) for name, of in inputs.items() if name not in frames}
-size = inputs["f0_midi"]["shape"][1]
+state = {name: np.zeros(of["shape"], of["dtype"]) for name, of in inputs.items() if name not in piece}
+
+def matter(rows, first):
+    # By frame: the last at or before the frame before the block, and those in it.
+    frames = np.floor(rows[:, 0] * rate + 0.5)
+    begin = max(np.searchsorted(frames, first - 1, side="right") - 1, 0)
+    rows = rows[begin : np.searchsorted(frames, first + block_frames)].copy()
+    rows[:, 0] -= first / rate
+    if rows.shape[1] == 4:
+        rows[:, 1] -= first / rate
+    return rows
+
+def block(first):
+    for name, voices in piece.items():
+        filled = np.full(inputs[name]["shape"], -1e9, np.float32)
+        for row, voice in zip(filled, voices):
+            kinds = voice[:, 1] if name == "control_changes" else np.zeros(len(voice))
+            for found in (matter(voice[kinds == kind], first) for kind in np.unique(kinds)):
+                row[(row[:, 0] <= -1e9).argmax() :][: len(found)] = found
+        yield name, filled
+
 audio, pitches = [], []
-for i in range(0, frames["f0_midi"].shape[1], size):
-    state = runner(**{name: value[:, i : i + size] for name, value in frames.items()}, **state)
+for first in range(0, n_frames, block_frames):
+    state = runner(**dict(block(first)), **state)
     audio.append(state.pop("audio")[0])
     pitches.append(state["state_processor_group_harmonic_f0_hz"].ravel())
 np.savez(played, audio=np.concatenate(audio), pitches=np.stack(pitches, axis=1), **state)
 """
 
 
-def _frames(built, voices=1):
-    """Control frames of quick notes with vibrato and styles that wander, `[voices, n, 1]` by channel."""
+def _rows(built, voices=1):
+    """Quick notes with vibrato and styles that wander: float64 `[voices, n, columns]` by name."""
     random, seconds = np.random.default_rng(0), N_FRAMES / built.frame_rate
-    starts = np.arange(0.1, seconds, 0.23)
+    starts = np.arange(0.0, seconds, 0.23)
     pitches = random.integers(30, 90, [voices, len(starts)])
     ends, velocities = starts + 0.2, 30.0 + 90.0 * (starts % 1)
     notes = np.stack([np.stack([starts, ends, pitch, velocities], axis=1) for pitch in pitches])
     times = np.arange(0.0, seconds, 0.011)
-    bends = np.stack([times, np.where(times < seconds / 2, np.sin(5 * times), 0.37)], axis=1)
+    # As a pitch wheel of 2 semitones bends: such bends lose nothing as float32.
+    wheel = np.round(4096 * np.where(times < seconds / 2, np.sin(5 * times), 0.37))
+    bends = np.stack([times, wheel / 4096], axis=1)
     changes = np.stack([times, np.where(np.arange(len(times)) % 2, 55, 56), 64 + 60 * np.sin(times)], axis=1)
-    rows = (tf.constant(np.broadcast_to(value, [voices, *value.shape[-2:]])) for value in (notes, changes, bends))
-    return built.controls(*rows, n_frames=N_FRAMES)
+    rows = {"notes": notes, "control_changes": changes, "pitch_bends": bends}
+    return {name: np.broadcast_to(value, [voices, *value.shape[-2:]]) for name, value in rows.items()}
 
 
-def _expected(built, frames):
-    """What the instrument plays, and the state it ends in."""
-    voices = len(frames["f0_midi"])
+def _expected(built, rows, n_frames=N_FRAMES):
+    """What the instrument plays, the state it ends in, and the control frames."""
+    voices = len(rows["notes"])
+    frames = built.controls(**{name: tf.constant(value) for name, value in rows.items()}, n_frames=n_frames)
     outputs, state = tf.function(built.step)(frames, built.initial_state(1, voices), voices)
-    return (built.level * outputs["out"]["signal"][0]).numpy(), state
+    return (built.level * outputs["out"]["signal"][0]).numpy(), state, frames
 
 
-def _played(folder, model, frames):
+def _played(folder, built, model, rows, block_frames, n_frames=N_FRAMES):
     """What the model plays in a Python without TensorFlow."""
     (folder / "stream.tflite").write_bytes(model)
-    np.savez(folder / "frames.npz", **{name: value.numpy() for name, value in frames.items()})
-    names = (folder / name for name in ("stream.tflite", "frames.npz", "played.npz"))
+    facts = {"frame_rate": built.frame_rate, "block_frames": block_frames, "n_frames": n_frames}
+    np.savez(folder / "rows.npz", **rows, **facts)
+    names = (folder / name for name in ("stream.tflite", "rows.npz", "played.npz"))
     answer = subprocess.run([sys.executable, "-c", PLAY, *map(str, names)], capture_output=True, text=True, timeout=120)
     assert answer.returncode == 0, answer.stderr
     return dict(np.load(folder / "played.npz"))
@@ -100,9 +129,9 @@ def _loud(model, *bindings):
 
 def _check(built, block_frames, folder, model=None, voices=1):
     """That the model is the instrument; returns what both play."""
-    frames = _frames(built, voices)
-    expected, state = _expected(built, frames)
-    played = _played(folder, model or litert.convert(built, block_frames, voices), frames)
+    rows = _rows(built, voices)
+    expected, state, frames = _expected(built, rows)
+    played = _played(folder, built, model or litert.convert(built, block_frames, voices), rows, block_frames)
     np.testing.assert_allclose(played["audio"], expected, rtol=0.0, atol=PROMISED)
     for name, of in state["processor_group"].items():
         if "phase" in of:
@@ -151,7 +180,8 @@ def test_six_voices_play_each_with_its_own_noise(loud, tmp_path):
     assert noise["sample"].numpy().max() > 2**31  # More than an int32 holds.
     # It is loud enough for a voice with the noise of other samples to be noticed.
     noise["sample"] += [0, 0, 0, 0, 0, 1]
-    outputs, _ = tf.function(loud.step)(_frames(loud, 6), state, 6)
+    _, _, frames = _expected(loud, _rows(loud, 6))
+    outputs, _ = tf.function(loud.step)(frames, state, 6)
     assert np.abs(loud.level * outputs["out"]["signal"][0] - expected).max() > 10 * PROMISED
 
 
@@ -176,29 +206,65 @@ def test_a_hop_that_is_no_power_of_two(tmp_path):
     assert np.abs(expected).max() > 0.1
 
 
-def test_only_builtin_operators_and_half_weights(loud, of_four):
-    model = flatbuffer_utils.read_model_from_bytearray(bytearray(of_four))
+def test_only_builtin_operators_and_half_weights():
+    guitar = load()
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(litert.convert(guitar, 4)))
     assert all(code.builtinCode != schema.BuiltinOperator.CUSTOM for code in model.operatorCodes)
     (graph,) = model.subgraphs
     sizes = {schema.TensorType.FLOAT16: [], schema.TensorType.FLOAT32: []}
     for tensor in graph.tensors:
         if tensor.type in sizes and tensor.buffer and model.buffers[tensor.buffer].data is not None:
             sizes[tensor.type].append(int(np.prod(tensor.shape)))
-    weights = [variable.shape.num_elements() for variable in loud.trainable_variables]
-    large = [size for size in weights if size >= 1024]
+    weights = [variable.shape.num_elements() for variable in guitar.trainable_variables]
+    large = [size for size in weights if size >= 16384]
     # Those, and the responses of the noise's bands.
     assert len(sizes[schema.TensorType.FLOAT16]) == len(large) + 1
-    assert sum(sizes[schema.TensorType.FLOAT16]) >= sum(large)
-    assert max(sizes[schema.TensorType.FLOAT32]) < 1024
+    assert sum(sizes[schema.TensorType.FLOAT16]) >= sum(large) > 0.9 * sum(weights)
+    assert max(sizes[schema.TensorType.FLOAT32]) < 16384
 
 
-def test_frames_are_clipped_as_those_of_the_saved_model(loud, of_four, tmp_path):
-    frames = {name: tf.zeros([1, 4, 1]) for name in loud.controls.channels}
-    wild = {**frames, "f0_midi": tf.constant([[[300.0], [-5.0], [127.5], [60.0]]]), "velocity": 7.0 + frames["gate"]}
-    tame = {**frames, "f0_midi": tf.constant([[[127.0], [0.0], [127.0], [60.0]]]), "velocity": 1.0 + frames["gate"]}
-    expected, _ = _expected(loud, tame)
+def test_rows_are_read_as_those_of_the_saved_model(loud, of_four, tmp_path):
+    """Values are clipped to their ranges; notes that do not last and rows that are no numbers are left out."""
+    nothing = {name: np.zeros([1, 0, columns]) for name, columns in COLUMNS.items()}
+    tame = {**nothing, "notes": np.array([[[0.0, 0.1, 127.0, 127.0]]])}
+    wild = [[-0.3, 0.2, np.nan, 100.0], [0.0, 0.0, 60.0, 100.0], [0.0, 0.1, 300.0, 900.0]]
+    wild = {**nothing, "notes": np.array([wild]), "control_changes": np.array([[[0.0, 55.0, -50.0]]])}
+    expected, *_ = _expected(loud, tame, 24)
     assert np.abs(expected).max() > 0.01
-    np.testing.assert_allclose(_played(tmp_path, of_four, wild)["audio"], expected, rtol=0.0, atol=PROMISED)
+    played = _played(tmp_path, loud, of_four, wild, 4, 24)
+    np.testing.assert_allclose(played["audio"], expected, rtol=0.0, atol=PROMISED)
+
+
+def test_it_plays_what_a_stream_plays(loud):
+    """Live, from more notes than voices, bends, styles and the pedal: each voice is heard from its first note on."""
+    stream, voices = Stream(loud, 4, voices=3), Voices(3, {55: 0.0, 56: 0.0})
+    runner = Interpreter(model_content=litert.convert(loud, 4, 3)).get_signature_runner("stream")
+    inputs = runner.get_input_details()
+    state = {name: np.zeros(of["shape"], of["dtype"]) for name, of in inputs.items() if name not in COLUMNS}
+    random, loudest = np.random.default_rng(0), 0.0
+    for first in range(0, 800, 4):
+        frame = first + float(random.integers(0, 4)) + 0.25
+        happens = [
+            ("note_on", (float(random.integers(40, 60)), 100.0)),
+            ("note_off", (float(random.integers(40, 60)),)),
+            ("control_change", (int(random.choice([55, 56, 64])), float(random.integers(0, 128)))),
+            ("pitch_bend", (random.integers(-4096, 4096) / 4096,)),
+        ]
+        voices.forget(first)
+        for what, values in happens[random.integers(0, 4) :]:
+            getattr(stream, what)(*values, frame=frame)
+            voices.happen(frame, what, None, values)
+        filled = {name: np.full(inputs[name]["shape"], PADDING, np.float32) for name in COLUMNS}
+        for voice, rows in enumerate(voices.rows(loud.frame_rate)):
+            for name, of_voice in rows.items():
+                n_times = 2 if name == "notes" else 1
+                for row, place in zip(of_voice, filled[name][voice]):
+                    place[:] = [*(time - first / loud.frame_rate for time in row[:n_times]), *row[n_times:]]
+        expected = stream.block()
+        state = runner(**filled, **state)
+        np.testing.assert_allclose(state.pop("audio")[0], expected, rtol=0.0, atol=PROMISED)
+        loudest = max(loudest, np.abs(expected).max())
+    assert loudest > 0.1
 
 
 def test_what_cannot_be_converted_is_told(loud):

@@ -183,7 +183,7 @@ def test_harmonics_compiled_by_xla_are_the_others(n_harmonics):
         return signal, *tape.gradient(loss, inputs)
 
     def for_xla(*inputs):
-        with oscillators_lib.for_xla():
+        with oscillators_lib.polynomial_sines():
             return signal_and_gradients(*inputs)
 
     # The polynomial is a sine to 3e-7, and its slope to a few times that for each of up to 100 harmonics.

@@ -1,0 +1,94 @@
+// The audio thread: plays what the worker writes into the ring, or, without shared memory, sends in messages.
+
+import { READ, RING_HEADER, RING_SAMPLES, WRITTEN } from "./messages";
+
+declare const sampleRate: number;
+declare const currentTime: number;
+declare class AudioWorkletProcessor {
+  readonly port: MessagePort;
+}
+declare function registerProcessor(name: string, processor: unknown): void;
+
+interface Options {
+  processorOptions: { ring: SharedArrayBuffer | null; lead: number };
+}
+
+class Player extends AudioWorkletProcessor {
+  private readonly counts: Int32Array | null;
+  private readonly ring: Float32Array | null;
+  private readonly waiting: Float32Array[] = [];
+  private nWaiting = 0;
+  private offset = 0;
+  private lead: number;
+  private worker: MessagePort | null = null;
+  private underruns = 0;
+  private hasBegun = false;
+
+  constructor({ processorOptions: { ring, lead } }: Options) {
+    super();
+    this.counts = ring && new Int32Array(ring, 0, RING_HEADER);
+    this.ring = ring && new Float32Array(ring, RING_HEADER * 4, RING_SAMPLES);
+    this.lead = lead;
+    this.port.onmessage = ({ data }) => {
+      this.worker = data.worker as MessagePort;
+      this.worker.onmessage = ({ data: block }) => {
+        this.waiting.push(block as Float32Array);
+        this.nWaiting += (block as Float32Array).length;
+      };
+    };
+  }
+
+  process(_: unknown, [[output]]: Float32Array[][]): boolean {
+    if (!this.worker) return true;
+    const available = this.available();
+    if (available >= output.length) {
+      this.take(output);
+      this.hasBegun = true;
+      this.tell(output);
+    } else if (this.hasBegun) {
+      // A block came late: from now on they are made a little further ahead.
+      this.hasBegun = false;
+      this.lead = Math.min(this.lead + 128, RING_SAMPLES / 4);
+      this.port.postMessage({ type: "late", underruns: ++this.underruns, lead: this.lead });
+    }
+    if (this.available() < this.lead) this.worker.postMessage({ type: "pull" });
+    return true;
+  }
+
+  private available(): number {
+    if (!this.counts) return this.nWaiting;
+    return (Atomics.load(this.counts, WRITTEN) - Atomics.load(this.counts, READ)) | 0;
+  }
+
+  private take(output: Float32Array): void {
+    if (this.counts && this.ring) {
+      const read = Atomics.load(this.counts, READ);
+      for (let i = 0; i < output.length; i++) output[i] = this.ring[((read + i) >>> 0) % RING_SAMPLES];
+      Atomics.store(this.counts, READ, (read + output.length) | 0);
+      return;
+    }
+    this.nWaiting -= output.length;
+    for (let i = 0; i < output.length;) {
+      const block = this.waiting[0];
+      const part = block.subarray(this.offset, this.offset + output.length - i);
+      output.set(part, i);
+      i += part.length;
+      this.offset += part.length;
+      if (this.offset === block.length) {
+        this.waiting.shift();
+        this.offset = 0;
+      }
+    }
+  }
+
+  private wasSilent = true;
+
+  /** Tells when silence ends, by which the page measures how long a key takes to be heard. */
+  private tell(output: Float32Array): void {
+    const first = output.findIndex((sample) => Math.abs(sample) > 1e-3);
+    if (first >= 0 && this.wasSilent) this.port.postMessage({ type: "sounds", time: currentTime + first / sampleRate });
+    this.wasSilent = first < 0;
+  }
+}
+
+registerProcessor("player", Player);
