@@ -1,4 +1,4 @@
-"""nms_export: from an instrument to a SavedModel that needs nothing but TensorFlow, or to samples for a sampler."""
+"""nms_export: from an instrument to a SavedModel, to samples for a sampler, or to one file to hand on."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from absl import flags
 
 from neural_midi_synth import environment
 from neural_midi_synth.commands import command_line
+from neural_midi_synth.files.inputs import read_bytes
 from neural_midi_synth.files.outputs import check_writable
 
-USAGE = """Exports an instrument for those who have TensorFlow or a sampler, and not this package.
+USAGE = """Exports an instrument for those who have not got this package, or as one file for those who have.
 
 nms_export --instrument runs/my_guitar --output exported/
     writes exported/1/, as TensorFlow Serving watches for it, and exported/instrument.json, which tells what it is;
@@ -22,13 +23,22 @@ nms_export --instrument runs/my_guitar --output exported/ --tflite --voices 6
 nms_export --instrument runs/my_guitar --output my_guitar/ --sampler
     writes my_guitar/sampler/my_guitar.sfz with its samples, for the samplers of DAWs, and nothing else
 nms_export --instrument runs/my_guitar --output my_guitar/ --sampler --size full
-    and that with round robins and more layers, five times as large"""
+    and that with round robins and more layers, five times as large
+nms_export --instrument runs/my_guitar --file my_guitar.nms --licence "CC BY 4.0"
+    writes the instrument as one file to hand on, which every command takes; nms_info my_guitar.nms tells what it is"""
 
 
 _INSTRUMENT = flags.DEFINE_string(
-    "instrument", None, "Folder of a trained instrument; the guitar of the package unless given.", allow_override=True
+    "instrument",
+    None,
+    "Folder or .nms file of a trained instrument; the guitar of the package unless given.",
+    allow_override=True,
 )
-_OUTPUT = flags.DEFINE_string("output", None, "Folder of the versions.", required=True, allow_override=True)
+_OUTPUT = flags.DEFINE_string("output", None, "Folder of the versions.", allow_override=True)
+_FILE = flags.DEFINE_string("file", None, "Write the instrument as this one file, name.nms.", allow_override=True)
+_LICENCE = flags.DEFINE_string(
+    "licence", None, "What may be done with the file: name of a licence, or a text file of it.", allow_override=True
+)
 _TFLITE = flags.DEFINE_bool("tflite", False, "Write stream.tflite, the stream for LiteRT, too.", allow_override=True)
 _BLOCK_FRAMES = flags.DEFINE_integer(
     "block_frames",
@@ -54,6 +64,12 @@ _MODULE = command_line.define_module_flag()
 
 def main() -> None:
     """Exports as the flags say."""
+    if (_OUTPUT.value is None) == (_FILE.value is None):
+        raise command_line.UsageError("give either --output or --file")
+    if _FILE.value is not None and (_SAMPLER.value or _TFLITE.value):
+        raise command_line.UsageError("--file is an export by itself, without --sampler and --tflite")
+    if _LICENCE.value is not None and _FILE.value is None:
+        raise command_line.UsageError("--licence is for --file")
     if _SAMPLER.value and _TFLITE.value:
         raise command_line.UsageError("--sampler and --tflite are two exports: run it once for each")
     if _SIZE.value is not None and not _SAMPLER.value:
@@ -61,6 +77,9 @@ def main() -> None:
     for flag in (_BLOCK_FRAMES, _VOICES):
         if flag.value is not None and not _TFLITE.value:
             raise command_line.UsageError(f"--{flag.name} is for --tflite")
+    if _FILE.value is not None:
+        _export_file()
+        return
     check_writable(pathlib.Path(_OUTPUT.value) / ("sampler" if _SAMPLER.value else "instrument.json"))
     environment.import_tensorflow_quietly()
 
@@ -75,12 +94,27 @@ def main() -> None:
     print(export(instrument, _OUTPUT.value, _TFLITE.value, _BLOCK_FRAMES.value, voices, trained_in=folder))
 
 
+def _export_file() -> None:
+    licence = _LICENCE.value
+    if licence is not None and pathlib.Path(licence).is_file():
+        licence = read_bytes(pathlib.Path(licence)).decode("utf-8", "replace")
+    check_writable(_FILE.value)
+    environment.import_tensorflow_quietly()
+
+    from neural_midi_synth.exporting.portable import export_file
+    from neural_midi_synth.instrument.loading import PRETRAINED, load
+
+    folder = _INSTRUMENT.value or PRETRAINED
+    path = export_file(load(folder, modules=_MODULE.value), _FILE.value, folder, licence)
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+
+
 def _export_samples(folder: pathlib.Path) -> None:
     from neural_midi_synth.exporting.sampler import Sampler
-    from neural_midi_synth.instrument.loading import load
+    from neural_midi_synth.instrument.loading import load, name_of
 
     instrument = load(folder, modules=_MODULE.value)
-    sampler = Sampler(instrument, folder.resolve().name, _SIZE.value or "small", trained_in=folder)
+    sampler = Sampler(instrument, name_of(folder), _SIZE.value or "small", trained_in=folder)
     print(f"{sampler.n_samples} samples, about {sampler.megabytes:.0f} MB", flush=True)
     with command_line.progress_bar("Sampling", "samples") as progress:
         path = sampler.write(_OUTPUT.value, progress)

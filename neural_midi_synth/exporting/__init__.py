@@ -1,4 +1,4 @@
-"""An instrument for those who have not got this package: SavedModel, LiteRT, SFZ, and what each tells of itself.
+"""An instrument for others: SavedModel, LiteRT, SFZ, one file of it, and what each tells of itself.
 
-Imports `playing`, `instrument` and what is below them.
+Imports `playing`, `evaluation`, `instrument` and what is below them.
 """
