@@ -95,7 +95,17 @@ setup(
     entry_points={
         "console_scripts": [
             f"nms_{command} = neural_midi_synth.commands.{command}:run"
-            for command in ("annotate", "inspect", "train", "render", "play", "evaluate", "export", "info")
+            for command in (
+                "annotate",
+                "inspect",
+                "train",
+                "render",
+                "play",
+                "evaluate",
+                "export",
+                "info",
+                "render_corpus",
+            )
         ]
     },
     classifiers=[
