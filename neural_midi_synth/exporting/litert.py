@@ -157,12 +157,9 @@ class _Oscillators(Oscillators):
         starts, last = self._starts(f0_hz, phase[:, tf.newaxis], onset)
         return tf.cast(starts + self._since_begin(f0_hz, self.middles, onset), tf.float32) * 2.0**-32, last[:, 0]
 
-    def bank_phases(
-        self, frequencies: tf.Tensor, phase: tf.Tensor, onset: tf.Tensor | None
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        starts, last = self._starts(frequencies, phase, onset)
-        begins = tf.cast(starts, tf.float32) * 2.0**-32
-        return begins[:, :, tf.newaxis] + self.within(frequencies, onset), last
+    def begins(self, frequencies: tf.Tensor, phase: tf.Tensor, onset: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
+        begins, last = self._starts(frequencies, phase, onset)
+        return tf.cast(begins, tf.float32) * 2.0**-32, last
 
     def _starts(self, hz: tf.Tensor, phase: tf.Tensor, onset: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
         """Phase at the begin of each hop, int32 `[voices, n_frames, n]`, and at the end, int32 `[voices, n]`."""

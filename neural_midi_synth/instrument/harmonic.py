@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from neural_midi_synth.instrument.controls import ATTACK
-from neural_midi_synth.instrument.oscillators import Oscillators
+from neural_midi_synth.instrument.oscillators import Oscillators, frames_first, turn
 from neural_midi_synth.instrument.recurrent import State
 
 
@@ -165,12 +165,17 @@ class Harmonic(ddsp.synths.Harmonic):
         deviation_hz = tf.concat([state["deviation_hz"], deviation_hz], axis=1)
         harmonics = tf.concat([state["harmonics"], harmonics], axis=1)
         phase, last_phase = oscillators.phases(f0_hz, state["phase"], onset)
-        phases = phase[..., tf.newaxis] * self._orders
-        deviation = state["deviation"]
+        begins, deviation = None, state["deviation"]
         if inharmonicity is not None:
-            above, deviation = oscillators.bank_phases(deviation_hz, deviation, onset)
-            phases += above
-        signal = oscillators.play(phases, f0_hz * self._orders + deviation_hz, harmonics, self._rise(onset), onset)
+            begins, deviation = oscillators.begins(deviation_hz, deviation, onset)
+        if onset is not None:
+            onset = frames_first(onset)
+        phases = frames_first(phase)[..., tf.newaxis] * (turn() * self._orders)
+        if begins is not None:
+            begins = turn() * frames_first(begins)[:, :, tf.newaxis]
+            phases += begins + oscillators.within(frames_first(deviation_hz), onset)
+        frequencies = frames_first(f0_hz * self._orders + deviation_hz)
+        signal = oscillators.play(phases, frequencies, frames_first(harmonics), self._rise(onset), onset)
         return signal, {
             "phase": last_phase,
             "deviation": deviation,
@@ -189,7 +194,7 @@ class Harmonic(ddsp.synths.Harmonic):
         return signal[:, self.hop :]
 
     def _rise(self, onset: tf.Tensor | None) -> tf.Tensor:
-        """Share of the later frame at each sample of a hop: `[hop]`, or of each hop, `[batch, n_frames, hop]`."""
+        """Share of the later frame at each sample of a hop: `[hop]`, or of each hop, `[n_frames, batch, hop]`."""
         samples = np.arange(self.hop) / self.hop
         gradual = samples if self.amp_resample_method == "linear" else 0.5 - 0.5 * np.cos(math.pi * samples)
         gradual = tf.constant(gradual, tf.float32)

@@ -14,7 +14,7 @@ import tensorflow as tf
 CYCLE = 2**32
 """Steps of a phase in one cycle."""
 
-# Coefficients of the polynomial in `_sine`, the highest power first.
+# Coefficients of the polynomial in `_polynomial_sine`, the highest power first.
 _SINE = (12.235930442810059, -38.12417984008789, 67.04401397705078, -64.83468627929688, 25.13273048400879)
 _FOR_XLA = contextvars.ContextVar("for_xla", default=False)
 
@@ -78,10 +78,8 @@ class Oscillators:
         ends = (begin * self._hop + change * at_end)[..., 0]
         return _wrapped(within / self._sample_rate, ends / self._sample_rate, phase)
 
-    def bank_phases(
-        self, frequencies: tf.Tensor, phase: tf.Tensor, onset: tf.Tensor | None
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """As `phases`, for each oscillator of a bank; in float32 within a hop.
+    def begins(self, frequencies: tf.Tensor, phase: tf.Tensor, onset: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
+        """Phase of each oscillator of a bank at the begin of each hop, counted as in `phases`.
 
         Args:
             frequencies: Hz, `[batch, n_frames + 1, n]`.
@@ -89,17 +87,26 @@ class Oscillators:
             onset: As for `phases`.
 
         Returns:
-            Cycles float32 `[batch, n_frames, pieces, n]` and the phase at the end, int64 `[batch, n]`.
+            Cycles in [-0.5, 0.5), float32 `[batch, n_frames, n]`, and the phase at the end, int64 `[batch, n]`.
         """
         begin, change = _begin_and_change(frequencies)
         _, at_end = self._counted(onset)
         ends = (begin * self._hop + change * at_end) / self._sample_rate
         begins, last = _wrapped(tf.zeros_like(ends)[:, :, tf.newaxis], ends, phase)
-        return begins + self.within(frequencies, onset), last
+        return begins[:, :, 0], last
 
     def within(self, frequencies: tf.Tensor, onset: tf.Tensor | None) -> tf.Tensor:
-        """Cycles from each hop's begin to its middles, float32 `[batch, n_frames, pieces, n]`; inputs as above."""
-        begin, end = (each[:, :, tf.newaxis] / self._sample_rate for each in (frequencies[:, :-1], frequencies[:, 1:]))
+        """How far each oscillator turns from each hop's begin to its middles; frames come first, as for `play`.
+
+        Args:
+            frequencies: Hz, `[n_frames + 1, batch, n]`.
+            onset: `[n_frames, batch, 1]`.
+
+        Returns:
+            In turns of `turn`, float32 `[n_frames, batch, pieces, n]`.
+        """
+        turns = frequencies[:, :, tf.newaxis] * (turn() / self._sample_rate)
+        begin, end = turns[:-1], turns[1:]
         change = tf.where(begin > 0.0, end - begin, 0.0)
         middles = (self.middles + 1.0).astype(np.float32)[:, np.newaxis]
         at_middles = tf.constant(self._gradual(self.middles), tf.float32)
@@ -138,39 +145,42 @@ class Oscillators:
 
         The amplitudes of the earlier frame fall while those of the later rise. Both play, around the middles, at the
         earlier frequency; where the pitch glides, they get of what the change to the later one makes the share that is
-        due there.
+        due there. Frames come first in what it takes, since parts of a first axis are not copied.
 
         Args:
-            phases: At the middles, cycles, `[batch, n_frames, pieces, n]`.
-            frequencies: Hz, `[batch, n_frames + 1, n]`.
-            amplitudes: `[batch, n_frames + 1, n]`.
-            rise: Share of the later frame's amplitude at each sample, `[hop]` or `[batch, n_frames, hop]`.
-            onset: As for `phases`.
+            phases: At the middles, in turns of `turn`, `[n_frames, batch, pieces, n]`.
+            frequencies: Hz, `[n_frames + 1, batch, n]`.
+            amplitudes: `[n_frames + 1, batch, n]`.
+            rise: Share of the later frame's amplitude at each sample, `[hop]` or `[n_frames, batch, hop]`.
+            onset: Where a note begins in each hop, 0 to 1, and below 0 where none does, `[n_frames, batch, 1]`.
 
         Returns:
             `[batch, n_frames * hop]`.
         """
-        batch, n_frames = tf.unstack(tf.shape(phases)[:2])
-        turned = (frequencies / self._sample_rate)[:, :, tf.newaxis] * self._offsets[:, np.newaxis]
+        n_frames, batch, pieces, n = tf.unstack(tf.shape(phases))
         rise = self._in_pieces(rise)
         share: tf.Tensor = tf.constant(self._share_of_frequency)
         if onset is not None:
             share = tf.where(onset[..., tf.newaxis] < 0.0, share, rise)
-        sines, cosines = _sine(phases), _sine(phases + 0.25)
-        of_sines, of_cosines = _with_change(_sine(turned + 0.25)), _with_change(_sine(turned))
+        falling_and_rising = tf.stack([amplitudes[:-1], amplitudes[1:]], axis=2)[:, :, :, tf.newaxis]
 
-        def played(amplitude: tf.Tensor) -> tf.Tensor:
-            # Several small products: of one large one Eigen makes more work.
-            weighted = amplitude * sines, amplitude * cosines
-            of_begin, change = (
-                _forth_and_back(*(tf.matmul(each, of, transpose_b=True) for each, of in zip(weighted, both)))
-                for both in zip(of_sines, of_cosines)
-            )
-            return of_begin + share * change
+        def weighted(waves: tf.Tensor) -> tf.Tensor:
+            return tf.reshape(falling_and_rising * waves[:, :, tf.newaxis], [n_frames, batch, 2 * pieces, n])
 
-        falling, rising = played(amplitudes[:, :-1, tf.newaxis]), played(amplitudes[:, 1:, tf.newaxis])
-        signal = tf.reshape(falling + rise * (rising - falling), [batch, n_frames, self._padded_hop])
-        return tf.reshape(signal if self._padded_hop == self._hop else signal[..., : self._hop], [batch, -1])
+        of_phases = [weighted(waves) for waves in _sine_and_cosine(phases)]
+        turned = (frequencies * (turn() / self._sample_rate))[..., tf.newaxis] * self._offsets
+        sines, cosines = _sine_and_cosine(turned)
+
+        def played(of_frames: slice) -> tf.Tensor:
+            even_and_odd = (tf.matmul(of, turns[of_frames]) for of, turns in zip(of_phases, (cosines, sines)))
+            return tf.reshape(_forth_and_back(*even_and_odd), [n_frames, batch, 2, pieces, 2 * len(self._offsets)])
+
+        at_begin, at_end = played(slice(None, -1)), played(slice(1, None))
+        falling, rising = tf.unstack(at_begin + share[..., tf.newaxis, :, :] * (at_end - at_begin), axis=2)
+        signal = tf.reshape(falling + rise * (rising - falling), [n_frames, batch, self._padded_hop])
+        if self._padded_hop != self._hop:
+            signal = signal[..., : self._hop]
+        return tf.reshape(frames_first(signal), [batch, -1])
 
     def _in_pieces(self, samples: tf.Tensor) -> tf.Tensor:
         """Cuts samples of hops, `[…, hop]`, into pieces: `[…, pieces, samples of a piece]`."""
@@ -180,9 +190,9 @@ class Oscillators:
         return tf.reshape(samples, tf.concat([tf.shape(samples)[:-1], [len(self.middles), -1]], axis=0))
 
 
-def _with_change(of_frames: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Of each hop what the earlier frame has, and how much more the later one has: `[batch, n_frames, …]`."""
-    return of_frames[:, :-1], of_frames[:, 1:] - of_frames[:, :-1]
+def frames_first(of_frames: tf.Tensor) -> tf.Tensor:
+    """Exchanges the first two axes: `[batch, n_frames, n]` to `[n_frames, batch, n]`, or back."""
+    return tf.transpose(of_frames, [1, 0, 2])
 
 
 def _forth_and_back(even: tf.Tensor, odd: tf.Tensor) -> tf.Tensor:
@@ -240,11 +250,20 @@ def for_xla() -> Iterator[None]:
         _FOR_XLA.reset(token)
 
 
-def _sine(cycles: tf.Tensor) -> tf.Tensor:
-    """sin(2πx), x in cycles; to 3e-7 for small |x|."""
-    if not _FOR_XLA.get():
-        return tf.sin((2.0 * math.pi) * cycles)
-    # Zero at every half cycle, times what Chebyshev's polynomials fit to the rest.
+def turn() -> float:
+    """What a cycle is in the angles that are played: 2π, or, where the sine is a polynomial of cycles, 1."""
+    return 1.0 if _FOR_XLA.get() else 2.0 * math.pi
+
+
+def _sine_and_cosine(angles: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Sine and cosine of angles in turns of `turn`; to 3e-7 for small ones."""
+    if _FOR_XLA.get():
+        return _polynomial_sine(angles), _polynomial_sine(angles + 0.25)
+    return tf.sin(angles), tf.cos(angles)
+
+
+def _polynomial_sine(cycles: tf.Tensor) -> tf.Tensor:
+    """sin(2πx): zero at every half cycle, times what Chebyshev's polynomials fit to the rest."""
     cycles -= tf.round(cycles)
     square = cycles * cycles
     return cycles * (0.25 - square) * tf.math.polyval([tf.constant(each) for each in _SINE], square)
