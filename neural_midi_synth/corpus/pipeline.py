@@ -36,7 +36,7 @@ NOT_PLAYED_NAME = "not_played.jsonl"
 _MOST_TOGETHER = 16  # Files in an element of the pipeline.
 _ELEMENTS = 1024  # So many, at least, as long as there are files.
 _ASIDE = re.compile(r"\..*\.[0-9a-f]{8}(\..*)?")  # As `write_aside` names what is not whole yet.
-_GRACE_SECONDS = 20.0
+_GRACE_SECONDS = 5.0
 _LOOK_SECONDS = 0.5
 
 
@@ -178,15 +178,14 @@ def _run(settings: Settings, beam_arguments: list[str], step: str, numbers: list
     process = context.Process(target=_pipeline, args=(settings, beam_arguments, step, numbers, sending))
     process.start()
     sending.close()
-    seen: set[int] = set()
+    workers: set[Any] = set()
     ended_at: float | None = None
     try:
         tree = psutil.Process(process.pid)
         while process.is_alive() and not receiving.poll(_LOOK_SECONDS):
-            now = set(_local_workers(tree))
-            if seen - now and ended_at is None:
+            workers.update(_local_workers(tree))
+            if ended_at is None and any(map(_has_ended, workers)):
                 ended_at = time.monotonic()
-            seen |= now
             if ended_at is not None and time.monotonic() - ended_at > _GRACE_SECONDS:
                 return _WORKER_ENDED
         # The pipe is closed without a word where the process was killed.
@@ -198,16 +197,23 @@ def _run(settings: Settings, beam_arguments: list[str], step: str, numbers: list
         process.join()
 
 
-def _local_workers(tree: Any) -> Iterator[int]:
-    """Yields the ids of the processes that Beam's local runner has started to work for it."""
+def _local_workers(tree: Any) -> Iterator[Any]:
+    """Yields the processes that Beam's local runner has started to work for it."""
     import psutil
 
     with contextlib.suppress(psutil.Error):
         for child in tree.children(recursive=True):
             with contextlib.suppress(psutil.Error):
-                command = child.cmdline()
-                if child.status() != psutil.STATUS_ZOMBIE and "apache_beam.runners.worker.sdk_worker_main" in command:
-                    yield child.pid
+                if "apache_beam.runners.worker.sdk_worker_main" in child.cmdline():
+                    yield child
+
+
+def _has_ended(process: Any) -> bool:
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    return True
 
 
 def _end(pid: int) -> None:

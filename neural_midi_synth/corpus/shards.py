@@ -87,8 +87,7 @@ def write(settings: Settings, number: int) -> None:
     try:
         with write_aside(path) as aside, tf.io.TFRecordWriter(str(aside)) as writer:
             for line in lines:
-                example = kind.encode_example(_example(of_corpus, line, state["channels"]))
-                writer.write(kind.serialize_example(example))
+                writer.write(kind.serialize_example(_example(of_corpus, line, state["channels"])))
     except (OSError, tf.errors.OpError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is the disk full?"
         raise DataError(f"{path}: can't be written ({reason}). Run the same command again.") from error
@@ -131,7 +130,10 @@ def features(channels: list[str]) -> tfds.features.FeaturesDict:
         "styles": tfds.features.Text(),
         **{name: tfds.features.Tensor(shape=[None, n], dtype=np.float64) for name, n in _ROWS.items()},
         **{name: tfds.features.Tensor(shape=[None], dtype=np.int32) for name in _VOICES},
-        "control_frames": {name: tfds.features.Tensor(shape=[None, None], dtype=np.float32) for name in channels},
+        "control_frames": {
+            name: tfds.features.Tensor(shape=[None, None], dtype=np.float32, encoding=tfds.features.Encoding.ZLIB)
+            for name in channels
+        },
     }
     documentation = {
         "audio": "Mono; full scale is [-1, 1].",

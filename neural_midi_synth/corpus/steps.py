@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 
 import apache_beam as beam
+from absl import logging
 
 from neural_midi_synth import environment
 from neural_midi_synth.corpus import jobs as jobs_lib
@@ -23,6 +24,7 @@ class _Step(beam.DoFn):
     def setup(self) -> None:
         """Imports TensorFlow, with one thread: the processors are for as many workers."""
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        logging.set_verbosity(logging.ERROR)  # Not a line on each sound that is lowered to full scale.
         environment.import_tensorflow_quietly()
         import tensorflow as tf
 
