@@ -7,7 +7,7 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 READY := $(VENV)/ready
 
-.PHONY: demo test lint bench docs pretrained lock clean
+.PHONY: demo test lint bench docs fuzz pretrained lock clean
 
 demo: $(READY)
 	$(VENV)/bin/python -m neural_midi_synth.commands.demo --minutes $(DEMO_MINUTES) --output out/demo
@@ -31,6 +31,13 @@ bench: $(READY)
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet --site-dir out/docs
 	@echo "The documentation is in out/docs/index.html."
+
+# Looks for files that do harm, for as long as you like: midi, reaper, sound, config, instrument or request.
+TARGET ?= midi
+SECONDS ?= 600
+fuzz: $(READY)
+	$(PIP) install --quiet --no-deps -r requirements/fuzz.txt
+	$(VENV)/bin/python tests/fuzz/fuzz.py $(TARGET) -max_total_time=$(SECONDS) -rss_limit_mb=8192 -timeout=60
 
 # Trains the guitar that comes with the package: about twenty minutes.
 pretrained: $(READY)
