@@ -4,10 +4,10 @@
     python benchmarks/kill.py --kills 3 --only 'train|export'
     python benchmarks/kill.py --full_disk         # needs the right to mount (root)
 
-Each kind of work is done once undisturbed. Then it is started again and again, and killed with all its processes after
-a random time, until it has been killed so often; then it runs to its end. What is there must be whole at every moment,
-and the same at the end. With --full_disk it is run on a disk that has room for a random share of what it writes: it must
-end in one sentence, and go on to the same end when there is room.
+Each kind of work is done once undisturbed. Then it is started again and again, and killed with all its processes
+after a random time, until it has been killed so often; then it runs to its end. What is there must be whole at every
+moment, and the same at the end. With --full_disk it is run on a disk that has room for a random share of what it
+writes: it must end in one sentence, and go on to the same end when there is room.
 """
 
 from __future__ import annotations
@@ -69,9 +69,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     numbers = random.Random(options.seed)
-    print(
-        "| work | undisturbed s | killed or full | whole at every moment | same end |\n| --- | ---: | ---: | --- | --- |"
-    )
+    print("| work | undisturbed s | killed or full | whole at every moment | same end |")
+    print("| --- | ---: | ---: | --- | --- |")
     failed = False
     with tempfile.TemporaryDirectory(prefix="nms_kill_") as name:
         root = pathlib.Path(name)
