@@ -9,7 +9,7 @@ WEB := neural_midi_synth/exporting/web
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 READY := $(VENV)/ready
 
-.PHONY: demo test lint bench docs pretrained lock clean web
+.PHONY: demo test lint bench docs fuzz pretrained lock clean web
 
 demo: $(READY)
 	$(VENV)/bin/python -m neural_midi_synth.commands.demo --minutes $(DEMO_MINUTES) --output out/demo
@@ -40,6 +40,13 @@ web: $(WEB)/built/index.html
 $(WEB)/built/index.html: $(WEB)/package-lock.json $(WEB)/index.html $(WEB)/vite.config.ts $(wildcard $(WEB)/src/* $(WEB)/public/*)
 	cd $(WEB) && npm ci --silent --no-audit --no-fund && npm run --silent build -- --logLevel warn
 	@touch $@
+
+# Looks for files that do harm, for as long as you like: midi, reaper, sound, config, instrument or request.
+TARGET ?= midi
+SECONDS ?= 600
+fuzz: $(READY)
+	$(PIP) install --quiet --no-deps -r requirements/fuzz.txt
+	$(VENV)/bin/python tests/fuzz/fuzz.py $(TARGET) -max_total_time=$(SECONDS) -rss_limit_mb=8192 -timeout=60
 
 # Trains the guitar that comes with the package: about twenty minutes.
 pretrained: $(READY)

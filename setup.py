@@ -58,6 +58,7 @@ setup(
     ],
     # The command tfds imports both before it reads its arguments. Its builders, which nms_train runs, need neither.
     extras_require={
+        "corpus": ["apache-beam>=2.77", "psutil>=5.9"],
         "live": ["python-rtmidi>=1.5", "rich>=13", "sounddevice>=0.5"],  # sounddevice needs PortAudio on Linux.
         # ViSQOL, for nms_evaluate --perceived: one of its parts is compiled when it is installed.
         "perceived": ["visqol-python>=3.8"],
@@ -97,7 +98,17 @@ setup(
     entry_points={
         "console_scripts": [
             f"nms_{command} = neural_midi_synth.commands.{command}:run"
-            for command in ("annotate", "inspect", "train", "render", "play", "evaluate", "export")
+            for command in (
+                "annotate",
+                "inspect",
+                "train",
+                "render",
+                "play",
+                "evaluate",
+                "export",
+                "info",
+                "render_corpus",
+            )
         ]
     },
     classifiers=[

@@ -76,6 +76,11 @@ class Corrections:
             self._attacks.append(velocities.measure(samples, sample_rate, piece))
         return piece
 
+    def join(self, others: Corrections) -> None:
+        """Adds what others have done to takes that come after these."""
+        self._attacks += others._attacks
+        self._facts["alignments"].update(others._facts["alignments"])
+
     def with_velocities(self, pieces: Sequence[Piece]) -> list[Piece]:
         """Returns the annotations of all takes, in the order they were aligned in, with the velocities trained on."""
         if self._velocities == "annotated" or not any(len(attacks.levels) for attacks in self._attacks):

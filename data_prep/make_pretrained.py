@@ -16,18 +16,16 @@ from neural_midi_synth.commands import command_line
 from neural_midi_synth.files.outputs import write_aside
 
 CONFIG = "models/guitar_live.gin"
-VALUE = ".ATTRIBUTES/VARIABLE_VALUE"  # where TensorFlow keeps the value of a variable
 WORK = pathlib.Path(__file__).resolve().parent.parent / "out"
 
 
 def main() -> None:
     """Trains, evaluates, and puts weights, config and figures into the package."""
     environment.import_tensorflow_quietly()
-    import tensorflow as tf
-
     from neural_midi_synth.data_prep import midi_audio
     from neural_midi_synth.evaluation.comparing import REPORT_NUMBERS, evaluate
     from neural_midi_synth.evaluation.examples import examples_in
+    from neural_midi_synth.exporting.portable import save_weights
     from neural_midi_synth.instrument.loading import (
         CONFIG_NAME,
         DATA_SET_NAME,
@@ -47,13 +45,7 @@ def main() -> None:
     references = examples_in(examples, instrument.sample_rate)
     summary = evaluate(instrument, references, WORK / "pretrained", title="Demo guitar", takes=builder.data_dir)
     with write_aside(PRETRAINED) as aside:
-        # Weights and figures alone: what training needs to go on is twice as much again.
-        best = tf.train.latest_checkpoint(str(folder / "best"))
-        reader = tf.train.load_checkpoint(best)
-        figures = {name: tf.Variable(reader.get_tensor(f"{name}/{VALUE}")) for name in ("seconds", "best")}
-        checkpoint = tf.train.Checkpoint(instrument=instrument, **figures)
-        steps = int(best.rpartition("-")[2])
-        tf.train.CheckpointManager(checkpoint, str(aside / "best"), 1).save(checkpoint_number=steps)
+        save_weights(instrument, folder, aside / "best")
         keep_verdict(aside, summary["verdict"])
         shutil.copy(folder / CONFIG_NAME, aside)
         shutil.copy(WORK / "pretrained" / REPORT_NUMBERS, aside)

@@ -32,10 +32,13 @@ from neural_midi_synth.playing.stream import Stream
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGES = {path.relative_to(ROOT).as_posix(): path for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")))}
 TINY_GIN = pathlib.Path(__file__).with_name("tiny_instrument.gin")
-COMMANDS = ("nms_annotate", "nms_inspect", "nms_train", "nms_render", "nms_play", "nms_evaluate", "nms_export")
+COMMANDS = (
+    *("nms_annotate", "nms_inspect", "nms_train", "nms_render", "nms_render_corpus", "nms_play", "nms_evaluate"),
+    *("nms_export", "nms_info"),
+)
 
 # These command lines really run; those of other commands of ours are only understood, with files and gin looked at.
-RUN = ("nms_render", "nms_export")
+RUN = ("nms_render", "nms_export", "nms_info")
 HAVE_RUN = set()  # All pages are run in one place: what stands in several of them is run once.
 NOT_RUN = {
     "pip install": "changes the environment that the tests run in; packaging_test.py installs the wheel",
@@ -194,7 +197,10 @@ def _understand(command, arguments, left_over=()):
     own = flags.FlagValues()
     for flag in flags.FLAGS.flags_by_module_dict()[module]:
         own[flag.name] = copy.deepcopy(flag)
-    files = [arguments[0]] if command in ("nms_annotate", "nms_inspect") else []  # It comes first, and without a flag.
+    takes_one = command in ("nms_annotate", "nms_inspect", "nms_info")
+    files = [arguments[0]] if takes_one else []  # It comes first, and without a flag.
+    if "--" in arguments:
+        files = arguments[arguments.index("--") + 1 :]  # Those of Apache Beam.
     assert own([command, *arguments])[1:] in (files, [*files, *left_over])
     if command == "nms_train":
         configure([configs.find(name) for name in own["gin_file"].value], own["gin_param"].value)

@@ -2,22 +2,24 @@
 
 `tfds build data_prep/midi_audio` builds the demo guitar, `--manual_dir=my_takes` a folder of one's own, and
 `--config='{"name": "shifted", "pitch_shifts": [-2, -1, 1, 2]}'` another configuration. Training calls `build`.
+
+Takes by the hundred hours are shared out by Apache Beam: `tfds build data_prep/midi_audio
+--beam_pipeline_options=direct_num_workers=8,direct_running_mode=multi_processing`, or `runner=` and what else a cluster
+needs.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import pathlib
 import shutil
 import sys
 import tempfile
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow_datasets as tfds
 from absl import app
 from tqdm.auto import tqdm
@@ -25,17 +27,10 @@ from tqdm.auto import tqdm
 from neural_midi_synth.data_prep import takes as takes_lib
 from neural_midi_synth.data_prep.corrections import Corrections
 from neural_midi_synth.errors import DataError
-from neural_midi_synth.files.audio import resample
-from neural_midi_synth.midi.pieces import Piece
 
 from . import examples, windows
 from .config import DEMO_GUITAR, MidiAudioConfig
-
-# What is recorded after a note belongs to it for this many seconds, as in the lineage.
-TAIL_SECONDS = 0.2
-# Shorter silences between notes are part of the playing; longer ones are skipped.
-MAX_SILENCE_SECONDS = 2.0
-_BLOCK_SAMPLES = 1 << 20
+from .cutting import Cutter, peak_of
 
 
 class MidiAudio(tfds.core.GeneratorBasedBuilder):
@@ -75,7 +70,8 @@ class MidiAudio(tfds.core.GeneratorBasedBuilder):
         Args:
             download_dir: Not used.
             download_config: Its `manual_dir` is the folder of takes or a Reaper project, before `source_dir` of the
-                configuration.
+                configuration. With its `beam_runner` or `beam_options`, Apache Beam reads the takes and makes the
+                examples, in processes that all see the folders; the examples are the same.
             **kwargs: As in `tfds.core.DatasetBuilder`.
 
         Raises:
@@ -93,6 +89,9 @@ class MidiAudio(tfds.core.GeneratorBasedBuilder):
             return
         self._source = pathlib.Path(given or DEMO_GUITAR)
         self._takes = self._find_takes(self._source)
+        self._beam_runner, self._beam_options = download_config.beam_runner, download_config.beam_options
+        self._expected: dict[str, int] = {}
+        self._on_beam = bool(self._beam_runner or self._beam_options)
         config = download_config.replace(try_download_gcs=False)
         with _nothing_left_behind(self.data_path), _own_progress_bar() as self._show_progress:
             with tempfile.TemporaryDirectory(prefix=".takes_", dir=self.data_dir_root) as scratch:
@@ -110,151 +109,105 @@ class MidiAudio(tfds.core.GeneratorBasedBuilder):
                 "choose another --data_dir, or give the configuration another name."
             )
 
-    def _split_generators(
-        self, dl_manager: tfds.download.DownloadManager
-    ) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
+    def _download_and_prepare(self, dl_manager: Any, download_config: tfds.download.DownloadConfig) -> None:
+        super()._download_and_prepare(dl_manager, download_config)
+        # Beam's threads were seen to lose examples (Beam 2.77, TFDS 4.9.10).
+        for split, expected in self._expected.items():
+            arrived = self.info.splits[split].num_examples if split in self.info.splits else 0
+            if arrived != expected:
+                raise DataError(
+                    f"{self.data_dir}: {arrived} of {expected} examples for {split} have come from Beam's workers. "
+                    "Build it again, with processes (direct_running_mode=multi_processing) or another runner."
+                )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         del dl_manager  # Nothing is downloaded.
         config = self.builder_config
-        self._corrections = Corrections(config.align, config.velocities, pathlib.Path(self.data_dir_root))
-        self._pieces: list[Piece] = []
-        lengths, regions = [], []
-        with tqdm(self._takes, "Reading takes", unit=" takes", disable=not self._show_progress) as progress:
-            for i, take in enumerate(progress):
-                progress.set_postfix_str(take.name)
-                piece, n_samples = self._read(i)
-                self._pieces.append(piece)
-                lengths.append(n_samples)
-                regions.append(self._regions(piece, n_samples))
-        self._pieces = self._corrections.with_velocities(self._pieces)
+        picture_folder = pathlib.Path(self.data_dir_root)
+        cutter = Cutter(config, self._takes, self._scratch, picture_folder)
+        self._read_takes(cutter)
+        corrections = Corrections(config.align, config.velocities, picture_folder)
+        pieces, lengths, regions = [], [], []
+        for number in range(len(self._takes)):
+            piece, n_samples, of_take = cutter.told(number)
+            corrections.join(of_take)
+            pieces.append(piece)
+            lengths.append(n_samples)
+            regions.append(cutter.regions(piece, n_samples))
+        for number, piece in enumerate(corrections.with_velocities(pieces)):
+            cutter.keep_piece(number, piece)
         fractions = {"validation": config.validation_fraction, "test": config.test_fraction}
         try:
             stretches = windows.split_stretches(lengths, regions, config.window, fractions)
         except DataError as error:
             raise DataError(f"{self._source}: {error}") from error
-        self.info.metadata.update(self._facts(stretches, regions))
-        return {split: self._generate_examples(split, of_split) for split, of_split in stretches.items()}
-
-    def _read(self, i: int) -> tuple[Piece, int]:
-        """Reads a take, and keeps its sound and the moved copies on disk: memory holds one take at a time.
-
-        Copies are made from the sound as it was recorded: lowered from sound at the data set's sample rate they would
-        have nothing in the highest of their octaves.
-
-        Args:
-            i: Number of the take.
-
-        Returns:
-            What is played, and how many samples there are at the data set's sample rate.
-        """
-        config = self.builder_config
-        recorded, recorded_rate, piece = takes_lib.read_take(
-            self._takes[i], config.voices, config.track, config.midi_channel, longest_excess=math.inf
-        )
-        piece = self._corrections.align(self._takes[i], recorded, recorded_rate, piece)
-        n_samples, gain = 0, 1.0
-        for shift in (0.0, *config.pitch_shifts):
-            samples = resample(recorded, recorded_rate * _speed(shift), config.sample_rate)
-            if not shift:
-                n_samples = len(samples)
-                gain = 1.0 / _peak(samples) if config.normalise else 1.0
-            _save(self._path(i, shift), samples, gain)
-        return piece, n_samples
-
-    def _path(self, take: int, shift: float) -> pathlib.Path:
-        return self._scratch / f"{take}_{shift:+g}.npy"
-
-    def _facts(self, stretches: Mapping[str, Sequence[windows.Stretch]], regions: Sequence[np.ndarray]) -> dict:
-        """Returns the metadata of the data set."""
-        config = self.builder_config
         played = [each for each in stretches["train"] if windows.playing(each, regions[each.take]) > 0]
-        return {
-            "fingerprint": takes_lib.fingerprint(self._takes, config.facts()),
-            "sample_rate": config.sample_rate,
-            "corrections": self._corrections.facts(),
-            "voices": max(len(piece.voices) for piece in self._pieces),
-            "takes": [take.name for take in self._takes],
-            "stretches": {
-                split: [
-                    [self._takes[each.take].name, each.start / config.sample_rate, each.end / config.sample_rate]
-                    for each in of_split
-                ]
+        self.info.metadata.update(
+            {
+                "fingerprint": takes_lib.fingerprint(self._takes, config.facts()),
+                "sample_rate": config.sample_rate,
+                "corrections": corrections.facts(),
+                "voices": max(len(piece.voices) for piece in pieces),
+                "takes": [take.name for take in self._takes],
+                "stretches": {
+                    split: [
+                        [self._takes[each.take].name, each.start / config.sample_rate, each.end / config.sample_rate]
+                        for each in of_split
+                    ]
+                    for split, of_split in stretches.items()
+                },
+                "peak": max(peak_of(cutter.samples(each)) for each in played),
+                "shortest": min(config.window, *(each.end - each.start for each in played)),
+            }
+        )
+        if self._on_beam:
+            self._expected = {
+                split: sum(
+                    cutter.count(split, stretch, shift) for stretch in of_split for shift in cutter.shifts(split)
+                )
                 for split, of_split in stretches.items()
-            },
-            "peak": max(_peak(self._samples(each)) for each in played),
-            "shortest": min(config.window, *(each.end - each.start for each in played)),
-        }
+            }
+        return {split: self._generate_examples(cutter, split, of_split) for split, of_split in stretches.items()}
 
-    def _samples(self, stretch: windows.Stretch, shift: float = 0.0) -> np.ndarray:
-        """Returns the samples of a stretch, or what is left of its copy between the same two moments."""
-        first, last = _moved(stretch, shift)
-        return np.load(self._path(stretch.take, shift), mmap_mode="r")[first:last]
+    def _read_takes(self, cutter: Cutter) -> None:
+        """Reads the takes one after the other, or shares them out to those of Beam."""
+        if self._on_beam:
+            import apache_beam as beam
 
-    def _generate_examples(
-        self, split: str, stretches: Sequence[windows.Stretch]
+            with beam.Pipeline(runner=self._beam_runner, options=self._beam_options) as pipeline:
+                _ = pipeline | beam.Create(range(len(self._takes))) | beam.Map(cutter.read)
+            return
+        with tqdm(self._takes, "Reading takes", unit=" takes", disable=not self._show_progress) as progress:
+            for number, take in enumerate(progress):
+                progress.set_postfix_str(take.name)
+                cutter.read(number)
+                cutter.told(number)  # Raises what is wrong with it before the next one is read.
+
+    def _generate_examples(self, cutter: Cutter, split: str, stretches: Sequence[windows.Stretch]) -> Any:
+        """Yields examples, or says how Beam makes them."""
+        if self._on_beam:
+            import apache_beam as beam
+
+            parts = [(split, stretch, shift) for stretch in stretches for shift in cutter.shifts(split)]
+            return beam.Create(parts) | beam.FlatMapTuple(cutter.examples)
+        return self._one_after_the_other(cutter, split, stretches)
+
+    def _one_after_the_other(
+        self, cutter: Cutter, split: str, stretches: Sequence[windows.Stretch]
     ) -> Iterator[tuple[str, dict[str, Any]]]:
-        config = self.builder_config
-        shifts = (0.0, *config.pitch_shifts) if split == "train" else (0.0,)
-        hop = config.hop if split == "train" else config.window
-        n_samples = len(shifts) * sum(each.end - each.start for each in stretches)
+        shifts = cutter.shifts(split)
         with tqdm(
-            total=n_samples,
+            total=len(shifts) * sum(each.end - each.start for each in stretches),
             desc=f"Writing {split}",
             unit=" s",
-            unit_scale=1.0 / config.sample_rate,
+            unit_scale=1.0 / self.builder_config.sample_rate,
             disable=not self._show_progress,
         ) as progress:
             for stretch in stretches:
                 progress.set_postfix_str(self._takes[stretch.take].name)
                 for shift in shifts:
-                    yield from self._examples(stretch, shift, hop)
+                    yield from cutter.examples(split, stretch, shift)
                     progress.update(stretch.end - stretch.start)
-
-    def _examples(self, stretch: windows.Stretch, shift: float, hop: int) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yields the examples of a stretch, moved by so many semitones."""
-        config = self.builder_config
-        samples = self._samples(stretch, shift)
-        if len(samples) < min(config.window, stretch.end - stretch.start):
-            return  # A copy that moving up has made shorter than a window.
-        take = self._takes[stretch.take]
-        seconds = _speed(shift) / config.sample_rate  # Of a sample, in the recording.
-        first = _moved(stretch, shift)[0]
-        piece = examples.on_tape(self._pieces[stretch.take], first * seconds, _speed(shift)).transpose(shift)
-        for start in windows.window_starts(self._regions(piece, len(samples)), 0, len(samples), config.window, hop):
-            end = start + config.window
-            example = examples.audio_and_events(
-                samples[start:end],
-                piece.window(start / config.sample_rate, end / config.sample_rate),
-                config.window,
-            )
-            example.update({"take": take.name, "start": (first + start) * seconds, "pitch_shift": shift})
-            yield f"{take.name}@{stretch.start}+{start}" + (f" moved {shift:+g}" if shift else ""), example
-
-    def _regions(self, piece: Piece, n_samples: int) -> np.ndarray:
-        sample_rate = self.builder_config.sample_rate
-        return windows.playing_regions(piece.notes, n_samples, sample_rate, TAIL_SECONDS, MAX_SILENCE_SECONDS)
-
-
-def _peak(samples: np.ndarray) -> float:
-    """Returns the highest magnitude, without a copy of the samples."""
-    return float(max(samples.max(), -samples.min()))
-
-
-def _save(path: pathlib.Path, samples: np.ndarray, gain: float) -> None:
-    """Saves samples times a factor, a block at a time."""
-    saved = np.lib.format.open_memmap(path, "w+", np.float32, samples.shape)
-    for start in range(0, len(samples), _BLOCK_SAMPLES):
-        block = slice(start, start + _BLOCK_SAMPLES)
-        saved[block] = samples[block] * np.float32(gain)
-
-
-def _speed(shift: float) -> float:
-    """Returns how many times as fast a copy is that is so many semitones higher."""
-    return 2.0 ** (shift / 12.0)
-
-
-def _moved(stretch: windows.Stretch, shift: float) -> tuple[int, int]:
-    """Returns the first sample of a stretch in a copy of its take, and the one after its last."""
-    return math.ceil(stretch.start / _speed(shift)), math.floor(stretch.end / _speed(shift))
 
 
 @contextlib.contextmanager

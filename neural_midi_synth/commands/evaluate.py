@@ -26,7 +26,7 @@ the instrument's folder, too, where nms_export finds it."""
 
 # Several commands have these flags, and tests import several commands.
 _INSTRUMENT = flags.DEFINE_string(
-    "instrument", None, "Folder of a trained instrument.", required=True, allow_override=True
+    "instrument", None, "Folder or .nms file of a trained instrument.", required=True, allow_override=True
 )
 _OUTPUT = flags.DEFINE_string("output", None, "Folder the report is written to.", required=True, allow_override=True)
 _MIDI_DIR = flags.DEFINE_string(
@@ -73,7 +73,7 @@ def main() -> None:
     environment.import_tensorflow_quietly()
 
     from neural_midi_synth.evaluation import comparing, examples
-    from neural_midi_synth.instrument.loading import DATA_SET_NAME, keep_verdict, load
+    from neural_midi_synth.instrument.loading import DATA_SET_NAME, keep_verdict, load, name_of
 
     instrument = load(_INSTRUMENT.value, modules=_MODULE.value)
     if _MIDI_DIR.value:
@@ -89,7 +89,7 @@ def main() -> None:
             raise DataError(f"{path}: does not tell what it was trained on. Give --data_set or --midi_dir.")
         played = list(examples.examples_of_test_split(takes, instrument.sample_rate))
     advice = [] if takes is None else _advice(takes, instrument)
-    title = pathlib.Path(_INSTRUMENT.value).resolve().name
+    title = name_of(_INSTRUMENT.value)
     summary = comparing.evaluate(instrument, played, _OUTPUT.value, title, takes, _PERCEIVED.value, advice)
     keep_verdict(_INSTRUMENT.value, summary["verdict"])
     print(f"\nThe report: {pathlib.Path(_OUTPUT.value) / comparing.REPORT_PAGE}")

@@ -38,7 +38,10 @@ nms_play --midi riff.mid --record take.wav
     a file, and your keyboard along with it; keeps the sound, and take.mid beside it"""
 
 _INSTRUMENT = flags.DEFINE_string(
-    "instrument", None, "Folder of a trained instrument; the guitar of the package unless given.", allow_override=True
+    "instrument",
+    None,
+    "Folder or .nms file of a trained instrument; the guitar of the package unless given.",
+    allow_override=True,
 )
 _LIST = flags.DEFINE_bool("list", False, "Show sound devices and MIDI inputs, and end.", allow_override=True)
 _DEVICE = flags.DEFINE_string(

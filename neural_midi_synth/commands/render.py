@@ -39,7 +39,7 @@ nms_render --midi song.mid --output song.wav --all_tracks
 _INSTRUMENT = flags.DEFINE_string(
     "instrument",
     None,
-    "Folder of a trained instrument; the guitar of the package unless given.",
+    "Folder or .nms file of a trained instrument; the guitar of the package unless given.",
     allow_override=True,
 )
 _MIDI = flags.DEFINE_multi_string("midi", None, "MIDI file; may be repeated.", required=True, allow_override=True)

@@ -1,4 +1,4 @@
-"""An instrument for those without this package: SavedModel, LiteRT, SFZ, a web page, and what each tells of itself.
+"""An instrument for others: SavedModel, LiteRT, SFZ, a web page, one file of it, and what each tells of itself.
 
-Imports `playing`, `instrument` and what is below them.
+Imports `playing`, `evaluation`, `instrument` and what is below them.
 """

@@ -17,7 +17,7 @@ from neural_midi_synth.exporting import saved_model
 from neural_midi_synth.exporting.channels import channel_facts
 from neural_midi_synth.instrument.controls import COLUMNS, PADDING
 from neural_midi_synth.instrument.instrument import Instrument
-from neural_midi_synth.instrument.loading import kept_verdict, trained_on
+from neural_midi_synth.instrument.loading import as_folder, kept_verdict, trained_on
 
 INSTRUMENT_NAME = "instrument.json"
 FORMAT = 1
@@ -40,7 +40,7 @@ def instrument_facts(instrument: Instrument, trained_in: str | os.PathLike | Non
 
     Args:
         instrument: A trained instrument.
-        trained_in: Its folder, where the facts are to tell of its training, too.
+        trained_in: Its folder or file, where the facts are to tell of its training, too.
 
     Returns:
         Facts that JSON can hold.
@@ -64,7 +64,7 @@ def instrument_facts(instrument: Instrument, trained_in: str | os.PathLike | Non
         "longest_seconds": saved_model.MAX_SECONDS,
         "voices": saved_model.MAX_VOICES,
         "signatures": describe(instrument),
-        **({} if trained_in is None else _training_facts(pathlib.Path(trained_in))),
+        **({} if trained_in is None else _training_facts(trained_in)),
         "packages": dict(_packages()),
     }
 
@@ -105,9 +105,10 @@ def _told(dtype: str, shape: str, meaning: str) -> dict[str, str]:
     return {"dtype": dtype, "shape": shape, "meaning": meaning}
 
 
-def _training_facts(folder: pathlib.Path) -> dict[str, Any]:
+def _training_facts(folder: str | os.PathLike) -> dict[str, Any]:
     """What the folder of an instrument tells of its training: `trained_on`, `training` and `verdict`."""
-    facts: dict[str, Any] = {"training": dict(_training(folder))}
+    with as_folder(folder) as opened:
+        facts: dict[str, Any] = {"training": dict(_training(opened))}
     trained = trained_on(folder)
     trained.pop("folder", None)  # A path on the machine where it was trained.
     if trained:

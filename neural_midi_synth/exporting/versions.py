@@ -17,7 +17,7 @@ from neural_midi_synth.exporting import saved_model
 from neural_midi_synth.exporting.facts import INSTRUMENT_NAME, instrument_facts
 from neural_midi_synth.files.outputs import check_writable, write_aside
 from neural_midi_synth.instrument.instrument import Instrument
-from neural_midi_synth.instrument.loading import CONFIG_NAME
+from neural_midi_synth.instrument.loading import CONFIG_NAME, as_folder
 
 TFLITE_NAME = "stream.tflite"
 
@@ -67,7 +67,8 @@ def export(
             extra = made / "assets.extra"
             extra.mkdir()
             if trained_in is not None:
-                shutil.copy(pathlib.Path(trained_in) / CONFIG_NAME, extra)
+                with as_folder(trained_in) as opened:
+                    shutil.copy(opened / CONFIG_NAME, extra)
             version = _place(made, folder, facts)
     except (OSError, tf.errors.OpError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is the disk full?"

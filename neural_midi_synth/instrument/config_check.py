@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pathlib
 import tokenize
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from gin import config_parser
@@ -55,6 +55,9 @@ LARGEST = {
     "outputs": 8192,
 }
 """The largest value of what memory and time depend on."""
+
+MOST_WEIGHTS = 2**28
+"""Of the decoder's layers together."""
 
 _MOST_BYTES = 2**20  # of a config
 _MOST_VALUES = 4096  # in a list or dict
@@ -115,6 +118,24 @@ def check(path: pathlib.Path, modules: Collection[str] = ()) -> None:
         if not modules and binding.arg_name and _part(binding.selector) not in PARTS:
             raise DataError(f"{place} sets '{binding.selector}', which is no part of an instrument.")
         _check_value(place, binding.arg_name or "", binding.value, macros, not modules)
+    _check_weights(path, bindings, macros)
+
+
+def _check_weights(path: pathlib.Path, bindings: Sequence[config_parser.BindingStatement], macros: dict) -> None:
+    """Raises a `DataError` where the decoder's layers are each of a sensible size, but not all of them together."""
+    sizes = {"units": 1, "layers": 1, "rnn_units": 1, "channels": ()}
+    for binding in bindings:
+        value = binding.value
+        for _ in macros:  # A macro may be another one's name.
+            value = macros.get(value.name, 1) if isinstance(value, _Reference) and value.is_macro else value
+        if _part(binding.selector) == "Decoder" and isinstance(value, type(sizes.get(binding.arg_name))):
+            sizes[binding.arg_name] = value
+    units, rnn_units = sizes["units"], sizes["rnn_units"]
+    weights = (len(sizes["channels"]) + 1) * sizes["layers"] * units**2 + 3 * rnn_units * (units + rnn_units)
+    if weights > MOST_WEIGHTS:
+        raise DataError(
+            f"{path}: describes a decoder of {weights:.1g} weights. More than {MOST_WEIGHTS} is not possible."
+        )
 
 
 def _part(selector: str) -> str:

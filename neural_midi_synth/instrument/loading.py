@@ -22,15 +22,22 @@ from neural_midi_synth.instrument.instrument import Instrument
 # gin configures these; nothing here calls them.
 from neural_midi_synth.instrument.losses import SpectralLoss  # noqa: F401
 from neural_midi_synth.instrument.noise import FilteredNoise  # noqa: F401
+from neural_midi_synth.instrument.portable import CONFIG_NAME, DATA_SET_NAME, VERDICT_NAME, as_folder, name_of
 
-CONFIG_NAME = "operative_config.gin"
-"""In the folder of an instrument: the gin config that describes it."""
-
-DATA_SET_NAME = "data_set.json"
-"""In the folder of an instrument: what it was trained on."""
-
-VERDICT_NAME = "verdict.json"
-"""In the folder of an instrument: how near it comes to its player, as it was last evaluated."""
+__all__ = [
+    "CONFIG_NAME",
+    "DATA_SET_NAME",
+    "PRETRAINED",
+    "VERDICT_NAME",
+    "as_folder",
+    "build",
+    "configure",
+    "keep_verdict",
+    "kept_verdict",
+    "load",
+    "name_of",
+    "trained_on",
+]
 
 PRETRAINED = pathlib.Path(__file__).resolve().parents[1] / "pretrained" / "demo_guitar"
 """The instrument that comes with the package: the demo guitar, trained by `make pretrained`."""
@@ -118,7 +125,8 @@ def load(
     gin's configuration becomes that of the instrument. May be called from several threads.
 
     Args:
-        folder: What `nms_train --save_dir` wrote; unless given, the guitar that comes with the package.
+        folder: What `nms_train --save_dir` wrote, or the file of `nms_export --file`; unless given, the guitar that
+            comes with the package.
         checkpoint: 'best' (on validation) or 'last'; unless given the best, or the last of a run too young to have one.
         modules: Modules of your own that its config imports, for instruments with processors of your own. Name them
             only where you trust the folder.
@@ -127,10 +135,11 @@ def load(
         The instrument, ready to `render`.
 
     Raises:
-        DataError: There is no instrument in the folder, it is damaged, or its config would run code.
+        DataError: There is no instrument in the folder or file, it is damaged, its weights are those of another one, or
+            its config would run code.
     """
-    with _LOADING:
-        return _load(pathlib.Path(folder or PRETRAINED), checkpoint, modules)
+    with _LOADING, as_folder(folder or PRETRAINED) as opened:
+        return _load(opened, checkpoint, modules)
 
 
 def _load(folder: pathlib.Path, checkpoint: str | None, modules: Collection[str]) -> Instrument:
@@ -141,12 +150,15 @@ def _load(folder: pathlib.Path, checkpoint: str | None, modules: Collection[str]
     path = tf.train.latest_checkpoint(str(folder / checkpoint))
     if path is None:
         raise DataError(f"{folder}: no checkpoint in {checkpoint}/. Train it for a while first.")
+    if pathlib.Path(path).resolve().parent != (folder / checkpoint).resolve():
+        raise DataError(f"{folder}: its checkpoint lies elsewhere, in {path}. Copy the whole folder again.")
     config_check.check(config, modules)
     try:
         configure([config], skip_unknown=True)
         instrument = build()
     except DataError as error:
         raise DataError(f"{config}: damaged ({error}). Train again.") from error
+    _check_shapes(path, instrument)
     try:
         status = tf.train.Checkpoint(instrument=instrument).restore(path)
         status.assert_existing_objects_matched().expect_partial()
@@ -158,6 +170,21 @@ def _load(folder: pathlib.Path, checkpoint: str | None, modules: Collection[str]
     return instrument
 
 
+def _check_shapes(path: str, instrument: Instrument) -> None:
+    """Raises DataError where a checkpoint holds what the instrument has no room for, before it is read."""
+    try:
+        shapes = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+    except (tf.errors.OpError, IndexError, ValueError) as error:
+        raise DataError(f"{path}: damaged checkpoint, or one of another instrument. Train again.") from error
+    room = {(), *(tuple(variable.shape) for variable in instrument.variables)}
+    for name, shape in shapes.items():
+        if name.startswith("instrument/") and tuple(shape) not in room:
+            raise DataError(
+                f"{path}: holds weights of shape {list(shape)}, which are of another instrument than its config. "
+                "Train again, or ask for it again."
+            )
+
+
 def _loaded_by_default(folder: pathlib.Path) -> str:
     return "best" if (folder / "best").is_dir() else "last"
 
@@ -166,7 +193,7 @@ def trained_on(folder: str | os.PathLike) -> dict[str, Any]:
     """What the folder of an instrument tells of the takes it was trained on; empty where it tells nothing.
 
     Args:
-        folder: What `nms_train --save_dir` wrote.
+        folder: What `nms_train --save_dir` wrote, or the file of `nms_export --file`.
 
     Returns:
         `folder` of the data set, names of the `takes`, and where the instrument is at home: `pitch`, `velocity` and
@@ -175,16 +202,19 @@ def trained_on(folder: str | os.PathLike) -> dict[str, Any]:
     Raises:
         DataError: The file is damaged.
     """
-    return _facts_in(pathlib.Path(folder) / DATA_SET_NAME, "train again")
+    with as_folder(folder) as opened:
+        return _facts_in(opened / DATA_SET_NAME, "train again")
 
 
 def keep_verdict(folder: str | os.PathLike, verdict: Mapping[str, Any]) -> None:
     """Writes the verdict on an instrument, as `load` loads it, to its folder, unless that may not be written to.
 
     Args:
-        folder: What `nms_train --save_dir` wrote.
+        folder: What `nms_train --save_dir` wrote. A file stays as it is: export it again.
         verdict: `Verdict.facts`.
     """
+    if pathlib.Path(folder).is_file():
+        return
     facts = {"checkpoint": _checkpoint_name(pathlib.Path(folder)), **verdict}
     with contextlib.suppress(OSError, DataError), write_aside(pathlib.Path(folder) / VERDICT_NAME) as path:
         path.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -194,13 +224,14 @@ def kept_verdict(folder: str | os.PathLike) -> dict[str, Any]:
     """Returns the verdict on an instrument; empty where it was not evaluated, or trained on since.
 
     Args:
-        folder: What `nms_train --save_dir` wrote.
+        folder: What `nms_train --save_dir` wrote, or the file of `nms_export --file`.
 
     Raises:
         DataError: The file is damaged.
     """
-    facts = _facts_in(pathlib.Path(folder) / VERDICT_NAME, "evaluate again")
-    return facts if facts.pop("checkpoint", None) == _checkpoint_name(pathlib.Path(folder)) else {}
+    with as_folder(folder) as opened:
+        facts = _facts_in(opened / VERDICT_NAME, "evaluate again")
+        return facts if facts.pop("checkpoint", None) == _checkpoint_name(opened) else {}
 
 
 def _facts_in(path: pathlib.Path, remedy: str) -> dict[str, Any]:

@@ -134,6 +134,24 @@ def score_of(instrument: Instrument, piece: Piece, styles: Mapping[str, float]) 
     Raises:
         DataError: The instrument has no such style, or a value is out of its range.
     """
+    voices = with_styles(instrument, piece, styles).voices
+    return Score([{name: getattr(voice, name) for name in COLUMNS} for voice in voices], instrument.frame_rate)
+
+
+def with_styles(instrument: Instrument, piece: Piece, styles: Mapping[str, float]) -> Piece:
+    """A piece with styles that hold throughout, whatever its control changes were.
+
+    Args:
+        instrument: What will play it.
+        piece: What is to be played.
+        styles: Style name → control change value (0 to 127).
+
+    Returns:
+        The piece.
+
+    Raises:
+        DataError: The instrument has no such style, or a value is out of its range.
+    """
     for style, value in styles.items():
         if style not in instrument.styles:
             known = ", ".join(instrument.styles) or "none"
@@ -145,8 +163,8 @@ def score_of(instrument: Instrument, piece: Piece, styles: Mapping[str, float]) 
     for voice in piece.voices:
         free = ~np.isin(voice.control_changes[:, 1], fixed[:, 1])
         control_changes = np.concatenate([fixed, voice.control_changes[free]])
-        voices.append({"notes": voice.notes, "control_changes": control_changes, "pitch_bends": voice.pitch_bends})
-    return Score(voices, instrument.frame_rate)
+        voices.append(Voice(voice.notes, control_changes, voice.pitch_bends))
+    return Piece(tuple(voices))
 
 
 def block_functions(instrument: Instrument) -> Sequence[Callable[..., Any]]:
@@ -176,7 +194,9 @@ def block_functions(instrument: Instrument) -> Sequence[Callable[..., Any]]:
         parameters = {name: tf.TensorSpec([None, None, size], tf.float32) for name, size in sizes.items()}
         return (
             tf.function(decode, autograph=False).get_concrete_function(rows, tf.TensorSpec([2], tf.int64), specs),
-            tf.function(synthesize, autograph=False).get_concrete_function(parameters, tf.TensorSpec([], tf.int32), of_group),
+            tf.function(synthesize, autograph=False).get_concrete_function(
+                parameters, tf.TensorSpec([], tf.int32), of_group
+            ),
         )
 
     return instrument.traced("block", trace)

@@ -13,7 +13,7 @@ import soundfile
 from neural_midi_synth.midi.pieces import Voice
 from neural_midi_synth.midi.standard_midi_file import write_midi
 
-COMMANDS = ("annotate", "inspect", "train", "render", "evaluate", "export")
+COMMANDS = ("annotate", "inspect", "train", "render", "render_corpus", "evaluate", "export", "info")
 
 
 def answer_without_tensorflow(command, *arguments):
@@ -35,7 +35,7 @@ def test_help_is_quick_and_shows_how_to_begin(command):
     status, output, error = answer_without_tensorflow(command, "--help")
     assert (status, error) == (0, "")
     assert f"\nnms_{command} " in output
-    assert any(flag in output for flag in ("--instrument", "--save_dir", "--reaper", "--output"))
+    assert any(flag in output for flag in ("--instrument", "--save_dir", "--reaper", "--output", "--extract"))
 
 
 TOGETHER = {
@@ -66,6 +66,14 @@ TOGETHER = {
     "several instruments in one export": ("export", ["--output", "a", *("--instrument", "b") * 2], "--web"),
     "a size of no samples": ("export", ["--output", "a", "--size", "small"], "--sampler"),
     "two exports": ("export", ["--output", "a", "--sampler", "--tflite"], "--sampler"),
+    "a file and a folder": ("export", ["--output", "a", "--file", "b.nms"], "--file"),
+    "nowhere to export to": ("export", ["--tflite"], "--output"),
+    "a licence of nothing": ("export", ["--output", "a", "--licence", "CC0"], "--file"),
+    "nothing to tell of": ("info", [], "folder"),
+    "no corpus": ("render_corpus", ["--output", "a"], "--midi_dir"),
+    "a range that is none": ("render_corpus", ["--midi_dir", "a", "--output", "b", "--vary", "openness=9"], "0..127"),
+    "a range backwards": ("render_corpus", ["--midi_dir", "a", "--output", "b", "--vary", "openness=9..1"], "9..1"),
+    "a stray word for Beam": ("render_corpus", ["--midi_dir", "a", "--output", "b", "c"], "'c'"),
     "an unknown size": ("export", ["--output", "a", "--sampler", "--size", "huge"], "size"),
     "a track of no file": ("evaluate", ["--instrument", "a", "--output", "b", "--track", "2"], "--midi_dir"),
 }

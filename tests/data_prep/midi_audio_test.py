@@ -26,6 +26,7 @@ with warnings.catch_warnings():
 
     from neural_midi_synth.data_prep import takes
     from neural_midi_synth.data_prep.midi_audio import MidiAudio, MidiAudioConfig, build
+    from neural_midi_synth.data_prep.midi_audio.cutting import Cutter
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
@@ -141,6 +142,47 @@ def test_two_builds_are_alike(folder, builder, tmp_path):
         assert (pathlib.Path(again.data_dir) / name).read_bytes() == (
             pathlib.Path(builder.data_dir) / name
         ).read_bytes()
+
+
+def built_on_beam(folder, builder, data_dir):
+    """Builds a data set as `builder` is, on Beam's local runner."""
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    config = MidiAudioConfig(
+        name="on_beam", source_dir=folder, sample_rate=SAMPLE_RATE, pitch_shifts=builder.builder_config.pitch_shifts
+    )
+    on_beam = MidiAudio(config=config, data_dir=data_dir)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Of Beam's own.
+        options = PipelineOptions(["--direct_running_mode=in_memory"])
+        on_beam.download_and_prepare(download_config=tfds.download.DownloadConfig(beam_options=options))
+    return on_beam
+
+
+@pytest.mark.slow
+def test_beam_makes_the_same_data_set(folder, builder, tmp_path):
+    """The same examples in the same order, and the same fingerprint."""
+    on_beam = built_on_beam(folder, builder, tmp_path)
+    assert on_beam.info.metadata == builder.info.metadata
+    for split in ("train", "validation", "test"):
+        assert on_beam.info.splits[split].shard_lengths == builder.info.splits[split].shard_lengths
+        ours, theirs = (sorted(pathlib.Path(each.data_dir).glob(f"*-{split}.tfrecord*")) for each in (builder, on_beam))
+        assert [path.read_bytes() for path in ours] == [path.read_bytes() for path in theirs] != []
+
+
+@pytest.mark.slow
+def test_examples_that_beam_loses_are_missed(folder, builder, tmp_path, monkeypatch):
+    whole = Cutter.examples
+
+    def all_but_one(cutter, split, stretch, shift):
+        for number, each in enumerate(whole(cutter, split, stretch, shift)):
+            if (split, stretch.take, shift, number) != ("train", 1, -2.0, 0):
+                yield each
+
+    monkeypatch.setattr(Cutter, "examples", all_but_one)
+    with pytest.raises(DataError, match=r"of \d+ examples for train have come from Beam's workers"):
+        built_on_beam(folder, builder, tmp_path)
+    assert not list(tmp_path.rglob("*.tfrecord*"))
 
 
 def test_a_built_data_set_loads_by_name(builder):
