@@ -1,5 +1,6 @@
 """A corpus is the same whoever makes it: on this machine, on Dask, with workers that are killed on the way."""
 
+import contextlib
 import json
 import os
 import signal
@@ -212,8 +213,9 @@ def dask():
     script = os.path.join(os.path.dirname(__file__), "dask_cluster.py")
     process = psutil.Popen([sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     yield process.stdout.readline().strip()
-    for each in [*process.children(recursive=True), process]:
-        each.kill()
+    for each in [process, *process.children(recursive=True)]:  # The first starts workers anew that are killed.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.kill()
     process.communicate()
 
 
