@@ -284,7 +284,10 @@ function tellFacts(): void {
     ["Voices", `${voices}${live ? "" : "; plays files only"}`],
     ["Sample rate", `${rate / 1000} kHz`],
     ["Work", work()],
-    ["From a key to its sound", `up to ${Math.round(1000 * sound.delay)} ms ${way}${measured}.${late}`],
+    [
+      "From a key to its sound",
+      sound.isRunning ? `up to ${Math.round(1000 * sound.delay)} ms ${way}${measured}.${late}` : `told once something sounds; ${way}`,
+    ],
   ];
   if (trainedOn?.velocity)
     facts.splice(1, 0, [
