@@ -16,6 +16,7 @@ import gin
 import mido
 import numpy as np
 import pytest
+import soundfile
 import tensorflow as tf
 from absl import flags
 
@@ -337,6 +338,16 @@ def test_site_fetches_nothing(site):
         assert not re.findall(r"<(?:script|img|iframe|audio)[^>]+src=[\"']?(?:https?:)?//", content), path
         assert not re.findall(r"<link[^>]+stylesheet[^>]+href=[\"']?(?:https?:)?//", content), path
         assert "@import" not in content and "url(http" not in content, path
+
+
+def test_every_player_has_a_sound_that_can_be_heard(site):
+    players = re.findall(r'<audio[^>]+src="([^"]+)"', (site / "listen.html").read_text(encoding="utf-8"))
+    assert len(players) > 10
+    assert sum((site / player).stat().st_size for player in players) < 5e6
+    for player in players:
+        samples, _ = soundfile.read(site / player)
+        assert len(samples) > 3 * 16_000 and np.max(np.abs(samples)) > 0.05, player
+    assert {path.name for path in (site / "listening").iterdir()} == {pathlib.Path(player).name for player in players}
 
 
 def test_every_formula_has_become_mathml(site):
