@@ -225,5 +225,6 @@ def test_wheel_asks_for_all_that_it_imports(wheel):
                 imported.add(node.module.split(".")[0])
     # ddsp: see setup.py; visqol is an extra.
     imported -= {*sys.stdlib_module_names, "neural_midi_synth", "data_prep", "ddsp", "visqol"}
-    files = [file for needed in requirements(wheel, "live") for file in importlib.metadata.files(needed.name)]
+    needed = {one.name for extra in ("live", "corpus") for one in requirements(wheel, extra)}
+    files = [file for name in needed for file in importlib.metadata.files(name)]
     assert imported <= {file.parts[0].removesuffix(".py") for file in files}
