@@ -19,13 +19,13 @@ import numpy as np
 from neural_midi_synth.files.audio import write_audio
 from neural_midi_synth.files.outputs import write_aside
 from neural_midi_synth.midi.events import DATA_LSB, DATA_MSB, PARAMETER_CONTROLLERS, RPN_LSB, RPN_MSB, WHEEL_STEPS
-from neural_midi_synth.midi.standard_midi_file import WRITE_TICKS_PER_BEAT
 from neural_midi_synth.playing.keyboard import Event
 
 if TYPE_CHECKING:
     import mido
 
-_TICKS_PER_SECOND = 2 * WRITE_TICKS_PER_BEAT  # At 120 beats a minute, the tempo of a file that says none.
+_TICKS_PER_BEAT = 2000
+_TICKS_PER_SECOND = 2 * _TICKS_PER_BEAT  # At 120 beats a minute, the tempo of a file that says none.
 _BEND_RANGE = 48  # semitones
 _PART = 65536
 
@@ -156,7 +156,7 @@ class Recording:
             self._tracks["keyboard"] = _TrackFile("keyboard")
         with write_aside(self.midi_path) as aside, open(aside, "wb") as file:
             tracks = list(self._tracks.values())
-            file.write(struct.pack(">4sLHHH", b"MThd", 6, min(len(tracks) - 1, 1), len(tracks), WRITE_TICKS_PER_BEAT))
+            file.write(struct.pack(">4sLHHH", b"MThd", 6, min(len(tracks) - 1, 1), len(tracks), _TICKS_PER_BEAT))
             for track in tracks:
                 track.copy_to(file)
 

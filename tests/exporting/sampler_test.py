@@ -21,7 +21,7 @@ from neural_midi_synth.midi.pieces import Piece, Voice
 RATE = 16000
 OPENNESS, POWER_CHORD = 55, 56
 # The promise, beside the instrument itself.
-LOG_MEL_DB, ENVELOPE_DB, OPENNESS_DB = 3.0, 1.5, 3.0
+LOG_MEL_DB, ENVELOPE_DB, OPENNESS_DB = 4.0, 1.5, 4.0
 
 
 @pytest.fixture(scope="module")
