@@ -63,8 +63,9 @@ def _off(live, pitch):
     return lambda when: live.happen("note_off", (pitch,), when)
 
 
-# How alike a take and the rendering of its MIDI are: an eighth of a millisecond turns 500 Hz by 23 degrees.
-SAME = 0.8
+# How alike a take and the rendering of its MIDI are: an eighth of a millisecond turns a partial
+# of 500 Hz by 23 degrees, and one of 2 kHz by 90.
+SAME = 0.5
 
 
 def _shift(heard, played):
@@ -313,7 +314,7 @@ def test_a_take_is_the_rendering_of_its_midi(guitar, tmp_path):
     # bend may come a frame earlier or later, after which the phases of the highest partials are others.
     before_the_bend = slice(0, round(0.45 * rate))
     assert np.corrcoef(samples[before_the_bend], rendered[before_the_bend])[0, 1] > SAME
-    assert np.corrcoef(samples, rendered)[0, 1] > 0.6
+    assert np.corrcoef(samples, rendered)[0, 1] > SAME
     piece = nms.read_midi(tmp_path / "take.mid")
     assert [(round(note[0], 1), note[2]) for note in piece.notes] == [(0.2, 45), (0.9, 52)]
     assert session.values["openness"] == 100
