@@ -27,13 +27,16 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 
 import numpy as np
 
-from neural_midi_synth.instrument.controls import ONSET
+from neural_midi_synth.instrument.controls import ONSET, frame_of
 from neural_midi_synth.instrument.instrument import Instrument
 from neural_midi_synth.playing.output import Output, Resampler, SteadyClock
 from neural_midi_synth.playing.stream import Stream
 
 BLOCK_SECONDS = (0.004, 0.008, 0.016, 0.032)
 """Lengths of blocks to choose from."""
+
+PLACES = 8
+"""In a control frame: where in it an event can happen, if the instrument's notes begin to the sample."""
 
 _MOST_LOAD = 0.6  # Of the time of a block that its computing may take, with nothing else going on.
 _BLOCKS_TRIED = 40
@@ -51,7 +54,7 @@ _AVERAGED = 0.02  # How much a new block counts in the average load.
 class Latency:
     """Where the time goes from an event to its sound, s.
 
-    The sum holds for notes that begin to the sample. Others, and other events, are ± half a control frame around it.
+    The sum is right to `Live.tolerance` for notes; other events are ± half a control frame around it.
 
     Attributes:
         block: Waiting until a block is full.
@@ -104,7 +107,7 @@ class Live:
             DataError: The instrument cannot be played live.
             ValueError: As `Stream`.
         """
-        self._to_the_sample = ONSET in instrument.controls.channels
+        self._places = PLACES if ONSET in instrument.controls.channels else 1
         if computing is not None and block_frames is not None:
             self.stream, self._computing = Stream(instrument, block_frames, voices), computing
         else:
@@ -154,8 +157,8 @@ class Live:
 
     @property
     def tolerance(self) -> float:
-        """By how much single notes may be earlier or later than `latency` says, s: they may go to the nearest frame."""
-        return 0.0 if self._to_the_sample else self.stream.hop / self.stream.sample_rate / 2
+        """By how much single events may be earlier or later than `latency` says, s: half the way between two places."""
+        return self.stream.hop / self.stream.sample_rate / self._places / 2
 
     @property
     def gaps(self) -> int:
@@ -212,7 +215,14 @@ class Live:
             block = self.stream.block_frames * hop
             delay = block + (self._computing - self.tolerance) * self.sample_rate + self._misfit
             frames = (self._position_at(when) + delay - self._position) / hop
-            return self._frame + max(frames if self._to_the_sample else math.floor(frames + 0.5), 0)
+            return self._frame + max(self.nearest(frames / self.stream.instrument.frame_rate), 0)
+
+    def nearest(self, seconds: float) -> float:
+        """The place nearest to a time, in control frames: one of `PLACES` in each, or a whole frame.
+
+        Times that are played are told in places, so that a take of them says in its MIDI what was heard.
+        """
+        return frame_of(seconds, self.stream.instrument.frame_rate * self._places) / self._places
 
     def panic(self) -> None:
         """Silences everything at once, until the next note."""

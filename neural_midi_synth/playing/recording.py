@@ -20,12 +20,12 @@ from neural_midi_synth.files.audio import write_audio
 from neural_midi_synth.files.outputs import write_aside
 from neural_midi_synth.midi.events import DATA_LSB, DATA_MSB, PARAMETER_CONTROLLERS, RPN_LSB, RPN_MSB, WHEEL_STEPS
 from neural_midi_synth.playing.keyboard import Event
+from neural_midi_synth.playing.live import PLACES
 
 if TYPE_CHECKING:
     import mido
 
-_TICKS_PER_BEAT = 2000
-_TICKS_PER_SECOND = 2 * _TICKS_PER_BEAT  # At 120 beats a minute, the tempo of a file that says none.
+_BEATS_PER_SECOND = 2  # At 120 beats a minute, the tempo of a file that says none.
 _BEND_RANGE = 48  # semitones
 _PART = 65536
 
@@ -55,7 +55,7 @@ class Recording:
         self._sample_rate, self._hop, self._skip = sample_rate, hop, latency
         self._blocks: queue.Queue[np.ndarray | None] = queue.Queue()
         self._lock = threading.Lock()
-        self._waiting: list[tuple[int, int, Event]] = []
+        self._waiting: list[tuple[float, int, Event]] = []
         self._n_events = 0
         self._first_frame: int | None = None
         self._tracks: dict[str, _TrackFile] = {}
@@ -92,11 +92,11 @@ class Recording:
         """Why it can't be written, as soon as that is known."""
         return self._failures[0] if self._failures else None
 
-    def happened(self, frame: int, event: Event) -> None:
+    def happened(self, frame: float, event: Event) -> None:
         """Takes an event; from any thread.
 
         Args:
-            frame: Of the stream, when it happens.
+            frame: Of the stream, when it happens: a whole number of `PLACES`.
             event: What happens.
         """
         with self._lock:
@@ -139,7 +139,7 @@ class Recording:
             n_due = bisect.bisect_left(self._waiting, (frame,))
             due, self._waiting = self._waiting[:n_due], self._waiting[n_due:]
         for frame, _, event in due:
-            tick = round(max(frame - self._first_frame, 0) * self._hop / self._sample_rate * _TICKS_PER_SECOND)
+            tick = round(max(frame - self._first_frame, 0) * PLACES)
             if event.midi_channel is None:
                 number, value = event.values
                 self._of_all[int(number)] = value
@@ -154,9 +154,10 @@ class Recording:
     def _write_midi(self) -> None:
         if not self._tracks:
             self._tracks["keyboard"] = _TrackFile("keyboard")
+        ticks_per_beat = PLACES * self._sample_rate // (self._hop * _BEATS_PER_SECOND)
         with write_aside(self.midi_path) as aside, open(aside, "wb") as file:
             tracks = list(self._tracks.values())
-            file.write(struct.pack(">4sLHHH", b"MThd", 6, min(len(tracks) - 1, 1), len(tracks), _TICKS_PER_BEAT))
+            file.write(struct.pack(">4sLHHH", b"MThd", 6, min(len(tracks) - 1, 1), len(tracks), ticks_per_beat))
             for track in tracks:
                 track.copy_to(file)
 

@@ -92,13 +92,12 @@ class Session:
         self.live.panic()
 
     def _play_file(self, end_frame: int) -> None:
-        """Hands over the events of the piece before a frame; they happen at the frames that they have in the file."""
+        """Hands over the events of the piece before a frame; they happen at the places nearest to their times."""
         if self._first_frame is None:
             self._first_frame = end_frame
-        rate = self.live.stream.instrument.frame_rate
         while self._n_played < len(self._messages):
             tick, message = self._messages[self._n_played]
-            frame = self._first_frame + frame_of(tick / _TICKS_PER_SECOND, rate)
+            frame = self._first_frame + self.live.nearest(tick / _TICKS_PER_SECOND)
             if frame >= end_frame + self.live.stream.block_frames:
                 break
             self._n_played += 1
@@ -107,7 +106,7 @@ class Session:
                 getattr(stream, event.what)(*event.values, frame=frame, midi_channel=event.midi_channel)
                 self._happened(frame, event)
 
-    def _happened(self, frame: int, event: Event) -> None:
+    def _happened(self, frame: float, event: Event) -> None:
         if event.what == "control_change" and event.values[0] in self._names:
             self.values[self._names[int(event.values[0])]] = event.values[1]
         if self._take is not None:

@@ -63,11 +63,6 @@ def _off(live, pitch):
     return lambda when: live.happen("note_off", (pitch,), when)
 
 
-# How alike a take and the rendering of its MIDI are: an eighth of a millisecond turns a partial
-# of 500 Hz by 23 degrees, and one of 2 kHz by 90.
-SAME = 0.5
-
-
 def _shift(heard, played):
     """By how many samples what was heard is behind what was played, and how well it is the same then."""
     n = 1 << (len(heard) + len(played)).bit_length()
@@ -110,11 +105,11 @@ def test_the_latency_is_the_sum_of_its_parts(guitar):
     live = Live(guitar, 4, computing=COMPUTING)
     live.connect(48000, 256, 0.0053)
     latency = live.latency
-    assert latency.block == pytest.approx(0.016)  # Of an instrument whose notes begin to the sample.
+    assert latency.block == pytest.approx(0.01575)  # 16 ms, less half the way between two places for events.
     assert latency.computing == COMPUTING
     assert latency.network == pytest.approx(0.004 + 0.001)  # A hop, and the resampler.
     assert latency.device == pytest.approx(0.0053)  # Three buffers fit into a block.
-    assert latency.total == pytest.approx(0.0313)
+    assert latency.total == pytest.approx(0.03105)
     live.connect(16000, 256)
     assert live.latency.network == pytest.approx(0.004)
 
@@ -186,7 +181,7 @@ def test_stealing_notes_clicks_no_more_than_the_notes(guitar, undisturbed):
     live = Live(guitar, 4, voices=2, computing=COMPUTING)
     steals = [(0.1 + 0.05 * i, _note(live, CHORD[i % 6] + i // 6 % 3)) for i in range(36)]
     heard = Device(live).run(2.0, steals)
-    assert _clicks(heard, 48000) < 1.6 * undisturbed
+    assert _clicks(heard, 48000) < 1.5 * undisturbed
 
 
 @pytest.mark.parametrize("seconds", [0.025, 0.05, 0.3])
@@ -310,11 +305,8 @@ def test_a_take_is_the_rendering_of_its_midi(guitar, tmp_path):
     assert len(samples) == pytest.approx(2.0 * rate, abs=800)
     rendered = guitar.render(tmp_path / "take.mid", n_samples=len(samples))
     assert np.abs(rendered).max() > 0.05
-    # The ticks of its MIDI are a quarter of a millisecond long, so its notes are up to half of that earlier or later. A
-    # bend may come a frame earlier or later, after which the phases of the highest partials are others.
-    before_the_bend = slice(0, round(0.45 * rate))
-    assert np.corrcoef(samples[before_the_bend], rendered[before_the_bend])[0, 1] > SAME
-    assert np.corrcoef(samples, rendered)[0, 1] > SAME
+    # The file has 24 bits. It has bends in steps of 0.6 cents, of which this one is a multiple.
+    np.testing.assert_allclose(samples, rendered, atol=1e-4)
     piece = nms.read_midi(tmp_path / "take.mid")
     assert [(round(note[0], 1), note[2]) for note in piece.notes] == [(0.2, 45), (0.9, 52)]
     assert session.values["openness"] == 100
@@ -340,7 +332,7 @@ def test_a_file_plays_as_it_is_rendered_and_the_keyboard_along_with_it(guitar, t
     rendered = guitar.render(played, n_samples=alone)
     assert np.abs(rendered).max() > 0.05
     # The network hears of the style with the first note, in a rendering a tenth of a second before.
-    assert np.corrcoef(read_audio(tmp_path / "take.wav")[0][:alone], rendered)[0, 1] > SAME
+    np.testing.assert_allclose(read_audio(tmp_path / "take.wav")[0][:alone], rendered, atol=0.01)
 
 
 def test_nothing_that_was_played_is_a_take_of_silence(guitar, tmp_path):
