@@ -15,7 +15,7 @@ demo: $(READY)
 	$(VENV)/bin/python -m neural_midi_synth.commands.demo --minutes $(DEMO_MINUTES) --output out/demo
 
 test: $(READY)
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -rs
 
 # Who imports whom is looked at in the package as it is installed, where data_prep is a part of it.
 lint: $(READY)

@@ -31,6 +31,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import psutil
 
+import neural_midi_synth as nms
 from neural_midi_synth.files.audio import write_audio
 from neural_midi_synth.instrument.loading import PRETRAINED
 from neural_midi_synth.midi.pieces import Voice
@@ -93,9 +94,9 @@ def main() -> None:
 
 def works(root: pathlib.Path) -> dict[str, Work]:
     """The kinds of work, on a few takes made up for them."""
-    takes = root / "takes"
+    guitar, takes = nms.load(), root / "takes"
     for number in range(4):
-        write_take(takes / f"take_{number}.wav", 20.0, number)
+        write_take(guitar, takes / f"take_{number}.wav", 20.0, number)
     gin = root / "tiny.gin"
     gin.write_text(TINY)
     of_takes = ["--gin_file", gin, "--source_dir", takes, "--ignore_warnings"]
@@ -107,7 +108,7 @@ def works(root: pathlib.Path) -> dict[str, Work]:
         write_midi(made_voice(4.0 + number, number), midi / f"{number}.mid")
     played = root / "played"
     for number in range(3):
-        write_take(played / f"{number}.wav", 4.0, 10 + number)
+        write_take(guitar, played / f"{number}.wav", 4.0, 10 + number)
 
     def data_set(folder: pathlib.Path) -> list:
         return [*module("train"), *of_takes, "--data_dir", folder, "--save_dir", folder / "unused", "--steps", 1]
@@ -237,16 +238,10 @@ def made_voice(seconds: float, seed: int) -> Voice:
     return Voice(np.stack([starts, starts + 0.35, pitches, velocities], axis=1))
 
 
-def write_take(path: pathlib.Path, seconds: float, seed: int) -> None:
-    """Writes a recording of decaying harmonics and its annotation."""
+def write_take(guitar: nms.Instrument, path: pathlib.Path, seconds: float, seed: int) -> None:
+    """Writes a recording, played by an instrument, and its annotation."""
     voice = made_voice(seconds, seed)
-    samples = np.zeros(round(seconds * 16000), np.float32)
-    for start, end, pitch, velocity in voice.notes:
-        first, last = round(start * 16000), round(end * 16000)
-        phase = np.arange(last - first) / 16000 * 2 * np.pi * 440 * 2 ** ((pitch - 69) / 12)
-        sound = sum(np.sin(k * phase) / k for k in range(1, 6)) * np.exp(-phase / 200)
-        samples[first:last] = 0.3 * velocity / 127 * sound
-    write_audio(path, samples, 16000)
+    write_audio(path, guitar.render(voice, n_samples=round(seconds * guitar.sample_rate)), guitar.sample_rate)
     write_midi(voice, path.with_suffix(".mid"))
 
 
