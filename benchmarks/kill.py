@@ -155,7 +155,7 @@ def kill(work: Work, folder: pathlib.Path, times: int, seconds: float, numbers: 
         if killed == times:
             break
         process = psutil.Popen(list(map(str, work.command(folder))), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        with contextlib.suppress(psutil.TimeoutExpired):
             process.wait(numbers.uniform(0.05, 1.0) * seconds)
         if process.poll() is None:
             for each in [*process.children(recursive=True), process]:
