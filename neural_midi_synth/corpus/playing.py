@@ -164,8 +164,10 @@ def control_frames(instrument: Instrument, piece: Piece, n_frames: int) -> dict[
     rows = {name: tf.TensorSpec([None, None, n], tf.float64) for name, n in COLUMNS.items()}
 
     def trace() -> list[tf.types.experimental.ConcreteFunction]:
-        graph = tf.function(lambda rows, place: instrument.controls(**rows, n_frames=place[1], first_frame=place[0]))
-        return [graph.get_concrete_function(rows, tf.TensorSpec([2], tf.int64))]
+        def play(rows: dict[str, tf.Tensor], place: tf.Tensor) -> dict[str, tf.Tensor]:
+            return instrument.controls(**rows, n_frames=place[1], first_frame=place[0])
+
+        return [tf.function(play, autograph=False).get_concrete_function(rows, tf.TensorSpec([2], tf.int64))]
 
     (graph,) = instrument.traced("control_frames", trace)
     voices = [{name: getattr(voice, name) for name in COLUMNS} for voice in piece.voices]

@@ -236,8 +236,7 @@ class _Oscillators(Oscillators):
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Phase at the begin of each hop, int32 `[voices, n_frames, n]`, and at the end, int32 `[voices, n]`."""
         steps, _ = self._since_begin(hz, np.array([self._hop - 1.0]), onset, plucked)
-        restarts = None if plucked is None else plucked[..., 0]
-        return running_phase(steps, phase, restarts, _first_of)
+        return running_phase(steps, phase, plucked, _first_of)
 
     def _since_begin(
         self, hz: tf.Tensor, samples: np.ndarray, onset: tf.Tensor | None, plucked: tf.Tensor | None

@@ -101,8 +101,7 @@ class Oscillators:
         counted = self._counted(onset, plucked)
         within = begin * counted.begin + change * counted.change
         ends = (begin * counted.begin_at_end + change * counted.change_at_end)[..., 0]
-        restarts = None if plucked is None else plucked[..., 0]
-        return _wrapped(within / self._sample_rate, ends / self._sample_rate, phase, restarts, counted.is_anew)
+        return _wrapped(within / self._sample_rate, ends / self._sample_rate, phase, plucked, counted.is_anew)
 
     def begins(
         self, frequencies: tf.Tensor, phase: tf.Tensor, onset: tf.Tensor | None, plucked: tf.Tensor | None
@@ -121,8 +120,7 @@ class Oscillators:
         begin, change = _begin_and_change(frequencies)
         counted = self._counted(onset, plucked)
         ends = (begin * counted.begin_at_end + change * counted.change_at_end) / self._sample_rate
-        restarts = None if plucked is None else plucked[..., 0]
-        begins, last = _wrapped(tf.zeros_like(ends)[:, :, tf.newaxis], ends, phase, restarts, None)
+        begins, last = _wrapped(tf.zeros_like(ends)[:, :, tf.newaxis], ends, phase, plucked, None)
         return begins[:, :, 0], last
 
     def bank_phases(
@@ -253,7 +251,7 @@ def _wrapped(
         within: Cycles from the hop's begin, float64 `[batch, n_frames, …]`.
         ends: Cycles of each hop, float64 `[batch, n_frames]` or `[batch, n_frames, n]`.
         phase: At the first hop's begin, int64 `[batch]` or `[batch, n]`.
-        restarts: Hops at whose end the phase is their own `ends`, whatever it was before, bool `[batch, n_frames]`.
+        restarts: Hops at whose end the phase is their own `ends`, whatever it was before, bool `[batch, n_frames, 1]`.
         is_anew: Where it is `within` alone, shaped as it.
 
     Returns:
@@ -278,7 +276,7 @@ def _wrapped(
             later = upstream if is_anew is None else tf.where(is_anew, tf.zeros_like(upstream), upstream)
             later = tf.cumsum(tf.reduce_sum(later, axis=2), axis=1, exclusive=True, reverse=True)
             if restarts is not None:
-                count = tf.cumsum(tf.cast(restarts, tf.int32), axis=1)
+                count = tf.cumsum(tf.cast(restarts[..., 0], tf.int32), axis=1)
                 ends_at = tf.searchsorted(count, count, side="right")
                 later -= tf.gather(tf.concat([later, tf.zeros_like(later[:, :1])], axis=1), ends_at, batch_dims=1)
             return upstream, later
@@ -299,7 +297,7 @@ def running_phase(
     Args:
         steps: Of each hop, whole numbers `[batch, n_frames]` or `[batch, n_frames, n]`.
         phase: At the first hop's begin, `[batch]` or `[batch, n]`.
-        restarts: Hops at whose end the phase is their own steps, whatever it was before, bool `[batch, n_frames]`.
+        restarts: Hops at whose end the phase is their own steps, whatever it was before, bool `[batch, n_frames, 1]`.
         first_of: Of each row of numbers that do not fall, the index of the first one that is as high as each.
 
     Returns:
@@ -310,7 +308,7 @@ def running_phase(
     before = after - steps
     if restarts is None:
         return phase + before, (phase + after)[:, -1]
-    count = tf.cumsum(tf.cast(restarts, tf.int32), axis=1)
+    count = tf.cumsum(tf.cast(restarts[..., 0], tf.int32), axis=1)
     since = -tf.gather(before, first_of(count), batch_dims=1)
     none_yet = tf.reshape(count == 0, tf.concat([tf.shape(count), [1] * (len(steps.shape) - 2)], axis=0))
     since = tf.where(none_yet, phase, since)
