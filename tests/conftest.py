@@ -1,9 +1,11 @@
 """A tiny instrument, trained as users train theirs, and ways to run the commands; shared by several test files."""
 
+import contextlib
 import dataclasses
 import importlib
 import os
 import pathlib
+import pickle
 import signal
 import subprocess
 import sys
@@ -14,12 +16,18 @@ import numpy as np
 import pytest
 from absl import flags
 
+from neural_midi_synth.errors import DataError
 from neural_midi_synth.files.audio import write_audio
+from neural_midi_synth.files.locks import only_writer
 from neural_midi_synth.midi.pieces import Voice
 from neural_midi_synth.midi.standard_midi_file import write_midi
 
 # As the commands set it, before TensorFlow is imported: here they run in a Python that has it already.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Tests run side by side and play little, each with graphs of its own: one thread each is enough, and what XLA compiles
+# need not be fast.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
 
 TINY_GIN = pathlib.Path(__file__).with_name("tiny_instrument.gin")
 PACKAGE = "neural_midi_synth"
@@ -163,8 +171,20 @@ class Trained:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
-    """A tiny instrument that `nms_train` trained in one go."""
-    root = tmp_path_factory.mktemp("trained")
+    """A tiny instrument that `nms_train` trained in one go, once for all processes that run tests side by side."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return _trained(tmp_path_factory.mktemp("trained"))
+    root = tmp_path_factory.getbasetemp().parent / "trained"
+    result = root / "result.pickle"
+    while True:
+        with contextlib.suppress(DataError), only_writer(root):  # Refused while another process trains.
+            if not result.exists():
+                result.write_bytes(pickle.dumps(_trained(root)))
+            return pickle.loads(result.read_bytes())
+        time.sleep(0.1)
+
+
+def _trained(root):
     takes = root / "takes"
     for i, name in enumerate(("one.wav", "two.mp3")):
         _write_take(takes / name, seed=i)

@@ -30,7 +30,8 @@ import tensorflow as tf
 from neural_midi_synth.errors import DataError
 from neural_midi_synth.instrument.controls import COLUMNS, padded
 from neural_midi_synth.instrument.instrument import Instrument
-from neural_midi_synth.instrument.rendering import render_blocks, state_specs
+from neural_midi_synth.instrument.recurrent import State
+from neural_midi_synth.instrument.rendering import render_blocks
 from neural_midi_synth.midi.pieces import Piece, Voice
 from neural_midi_synth.playing.voices import Voices
 
@@ -65,7 +66,7 @@ class Stream:
         """Readies an instrument for playing; the first block is not slower than the others.
 
         Args:
-            instrument: A trained instrument. It may be shared by several streams, which share its graphs too.
+            instrument: A trained instrument. It may be shared by several streams; those alike share its graphs too.
             block_frames: Control frames of a block, a multiple of the decoder's stride.
             voices: How many notes can last at once.
 
@@ -84,7 +85,8 @@ class Stream:
         self.hop = instrument.hop
         self.block_samples = self.block_frames * self.hop
         self.latency = instrument.latency
-        self._play_events, self._step = instrument.traced(("stream", self.block_frames), self._trace)
+        self._packing = _Packing(instrument.initial_state(1, self.voices))
+        self._play_events, self._step = instrument.traced(("stream", self.block_frames, self.voices), self._trace)
         self._lock = threading.RLock()
         self.reset()
         self.block()
@@ -100,6 +102,7 @@ class Stream:
             controls = self.instrument.controls
             defaults = {controls.styles[style]: value for style, value in controls.defaults.items()}
             numbers = [int(channel[3:]) for channel in controls.channels if channel.startswith("cc_")]
+            self._audible: list[bool] | None = None
             self._voices = Voices(self.voices, {number: defaults.get(number, 0.0) for number in numbers})
             self._begin(first_sample=0)
 
@@ -286,7 +289,7 @@ class Stream:
         """Silence, from which sample on, and no notes."""
         self._silent = False
         self._voices.silence()
-        self._state = self.instrument.initial_state(1, self.voices, first_sample)
+        self._state = self._packing.pack(self.instrument.initial_state(1, self.voices, first_sample))
 
     def _wake(self) -> None:
         """Goes on after panic, as after a reset but in time."""
@@ -311,37 +314,56 @@ class Stream:
             frames[channel] = tf.constant(np.broadcast_to(values.reshape([-1, one, 1]), [self.voices, one, 1]))
         return frames, [voice == 0 or is_for_all for voice in range(self.voices)]
 
-    def _play(self, graph: Callable[..., Any], inputs: Sequence[Any], audible: Sequence[bool]) -> np.ndarray:
-        mask = tf.constant(audible, tf.float32)
-        signal, self._state = graph(*inputs, self._state, tf.constant(self.voices), mask)
+    def _play(self, graph: Callable[..., list[tf.Tensor]], inputs: Sequence[Any], audible: list[bool]) -> np.ndarray:
+        if audible != self._audible:
+            self._audible, self._mask = audible, tf.constant(audible, tf.float32)
+        signal, *self._state = graph(*inputs, self._state, self._mask)
         self.frame += self.block_frames
         return signal.numpy()
 
     def _trace(self) -> Sequence[tf.types.experimental.ConcreteFunction]:
         """The graphs from rows to sound, in one go, since each call costs time, and from control frames to sound."""
-        instrument, block_frames = self.instrument, self.block_frames
+        instrument, block_frames, voices, packing = self.instrument, self.block_frames, self.voices, self._packing
 
-        def step(
-            frames: dict[str, tf.Tensor], state: dict[str, Any], voices: tf.Tensor, audible: tf.Tensor
-        ) -> tuple[tf.Tensor, dict[str, Any]]:
-            outputs, state = instrument.step(frames, state, voices, audible)
-            return instrument.level * outputs["out"]["signal"][0], state
+        def step(frames: dict[str, tf.Tensor], packed: list[tf.Tensor], audible: tf.Tensor) -> list[tf.Tensor]:
+            outputs, state = instrument.step(frames, packing.unpack(packed), voices, audible)
+            return [instrument.level * outputs["out"]["signal"][0], *packing.pack(state)]
 
         def play_events(
-            rows: dict[str, tf.Tensor],
-            first_frame: tf.Tensor,
-            state: dict[str, Any],
-            voices: tf.Tensor,
-            audible: tf.Tensor,
-        ) -> tuple[tf.Tensor, dict[str, Any]]:
-            frames = instrument.controls(**rows, n_frames=block_frames, first_frame=first_frame)
-            return step(frames, state, voices, audible)
+            rows: dict[str, tf.Tensor], first_frame: tf.Tensor, packed: list[tf.Tensor], audible: tf.Tensor
+        ) -> list[tf.Tensor]:
+            return step(instrument.controls(**rows, n_frames=block_frames, first_frame=first_frame), packed, audible)
 
-        rows = {name: tf.TensorSpec([None, None, columns], tf.float64) for name, columns in COLUMNS.items()}
+        rows = {name: tf.TensorSpec([voices, None, columns], tf.float64) for name, columns in COLUMNS.items()}
         channels = instrument.controls.channels
-        frames = {channel: tf.TensorSpec([None, block_frames, 1], tf.float32) for channel in channels}
-        others = (state_specs(instrument), tf.TensorSpec([], tf.int32), tf.TensorSpec([None], tf.float32))
+        frames = {channel: tf.TensorSpec([voices, block_frames, 1], tf.float32) for channel in channels}
+        others = (packing.specs, tf.TensorSpec([voices], tf.float32))
         return (
             tf.function(play_events, autograph=False).get_concrete_function(rows, tf.TensorSpec([], tf.int64), *others),
             tf.function(step, autograph=False).get_concrete_function(frames, *others),
         )
+
+
+class _Packing:
+    """A state as one tensor for each type of number: to hand a graph two tensors takes less time than twenty."""
+
+    def __init__(self, state: State) -> None:
+        self._like = state
+        self._leaves = tf.nest.flatten(state)
+        self._types = sorted({leaf.dtype for leaf in self._leaves}, key=str)
+        self.specs = [tf.TensorSpec(packed.shape, packed.dtype) for packed in self.pack(state)]
+
+    def pack(self, state: State) -> list[tf.Tensor]:
+        leaves = tf.nest.flatten(state)
+        return [
+            tf.concat([tf.reshape(leaf, [-1]) for leaf in leaves if leaf.dtype == dtype], axis=0)
+            for dtype in self._types
+        ]
+
+    def unpack(self, packed: Sequence[tf.Tensor]) -> State:
+        parts = {}
+        for dtype, values in zip(self._types, packed):
+            sizes = [leaf.shape.num_elements() for leaf in self._leaves if leaf.dtype == dtype]
+            parts[dtype] = iter(tf.split(values, sizes))
+        leaves = [tf.reshape(next(parts[leaf.dtype]), leaf.shape) for leaf in self._leaves]
+        return tf.nest.pack_sequence_as(self._like, leaves)

@@ -2,6 +2,7 @@
 
 import html
 import json
+import shutil
 import sys
 
 import mido
@@ -10,7 +11,7 @@ import pytest
 
 from neural_midi_synth.evaluation import metrics
 from neural_midi_synth.files.audio import read_audio, write_audio
-from neural_midi_synth.instrument.loading import VERDICT_NAME, kept_verdict
+from neural_midi_synth.instrument.loading import kept_verdict
 from neural_midi_synth.midi.standard_midi_file import read_midi, write_midi
 
 
@@ -65,7 +66,8 @@ def test_the_takes_tell_how_near_the_player_comes_and_what_they_lack(trained, ru
     samples, sample_rate = read_audio(trained.takes / "one.wav")
     write_audio(folder / "riff.wav", samples, sample_rate)
     write_midi(read_midi(trained.takes / "one.mid"), folder / "riff.mid")
-    arguments = ("--instrument", trained.folder, "--midi_dir", folder, "--output", report)
+    instrument = shutil.copytree(trained.folder, tmp_path / "instrument")
+    arguments = ("--instrument", instrument, "--midi_dir", folder, "--output", report)
     answer = run_command("evaluate", *arguments)
     assert answer.status == 0, answer.error
     facts = json.loads((report / "report.json").read_text(encoding="utf-8"))
@@ -82,8 +84,7 @@ def test_the_takes_tell_how_near_the_player_comes_and_what_they_lack(trained, ru
     assert any("minutes of notes are few" in line for line in verdict["record"])
     assert verdict["message"] in answer.output
     assert html.escape(verdict["message"]) in (report / "report.html").read_text(encoding="utf-8")
-    assert kept_verdict(trained.folder) == verdict
-    (trained.folder / VERDICT_NAME).unlink()
+    assert kept_verdict(instrument) == verdict
 
 
 def test_perceived_quality_needs_visqol(trained, run_command, tmp_path, monkeypatch):

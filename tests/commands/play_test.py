@@ -135,8 +135,8 @@ def test_the_sound_comes_as_late_as_it_says(jack_server, play_command, tmp_path)
     lowest, highest = min(said) - device, max(said) - device
     assert lowest - 1.0 < np.median(delays) < highest + 1.0
     assert np.percentile(delays, 10) > lowest - around - 1.0
-    # 16 ms of block, 4 of the instrument, 1 of the resampler, 5 of the device; the rest is what this machine needs.
-    assert total - computing < 25.0
+    # 15.75 ms of block, 4 of the instrument, 1 of the resampler, 5.3 of the device; computing is the machine's.
+    assert total - computing < 26.5
 
 
 @needs_jack

@@ -73,8 +73,9 @@ def test_voices_that_had_no_note_add_nothing(live):
 
 
 def test_streams_of_an_instrument_share_their_graphs(live):
-    first, second = Stream(live, 4, voices=2), Stream(live, 4, voices=5)
+    first, second, wider = (Stream(live, 4, voices=voices) for voices in (2, 2, 5))
     assert first._step is second._step
+    assert first._step is not wider._step
 
 
 def _note(start, pitch, key_up=None, end=None):
