@@ -1,5 +1,5 @@
-# make demo, test, lint, bench, docs, pretrained: each makes the environment in .venv first, once. make web builds the
-# page of nms_export --web.
+# make demo, test, test_all, lint, bench, docs, pretrained: each makes the environment in .venv first, once. make web
+# builds the page of nms_export --web.
 # PYTHON=/path/to/python3 chooses the Python; DEMO_MINUTES is how long the demo trains.
 
 DEMO_MINUTES ?= 10
@@ -9,12 +9,15 @@ WEB := neural_midi_synth/exporting/web
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 READY := $(VENV)/ready
 
-.PHONY: demo test lint bench docs fuzz pretrained lock clean web
+.PHONY: demo test test_all lint bench docs fuzz pretrained lock clean web
 
 demo: $(READY)
 	$(VENV)/bin/python -m neural_midi_synth.commands.demo --minutes $(DEMO_MINUTES) --output out/demo
 
 test: $(READY)
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -rs -m "not slow"
+
+test_all: $(READY)
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -rs
 
 # Who imports whom is looked at in the package as it is installed, where data_prep is a part of it.

@@ -332,6 +332,7 @@ def site(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_site_fetches_nothing(site):
     for path in [*site.rglob("*.html"), *site.glob("*.css")]:
         content = path.read_text(encoding="utf-8")

@@ -12,8 +12,6 @@ from neural_midi_synth.files.audio import read_audio, write_audio
 from neural_midi_synth.midi.pieces import Piece, Voice
 from neural_midi_synth.midi.standard_midi_file import write_midi
 
-pytestmark = pytest.mark.slow
-
 
 def test_takes_become_an_instrument_that_plays_a_piece_of_any_length(trained, start_command, write_take, tmp_path):
     assert f"nms_render --instrument {trained.folder}" in trained.answer.output

@@ -162,6 +162,7 @@ def test_a_trained_instrument_plays_in_litert_alone(trained, tmp_path):
     assert np.abs(expected).max() > 0.01  # Silence would prove nothing.
 
 
+@pytest.mark.slow
 def test_blocks_of_another_size_are_the_same(loud, of_four, tmp_path):
     for folder in ("one", "four"):
         (tmp_path / folder).mkdir()
@@ -185,6 +186,7 @@ def test_six_voices_play_each_with_its_own_noise(loud, tmp_path):
     assert np.abs(loud.level * outputs["out"]["signal"][0] - expected).max() > 10 * PROMISED
 
 
+@pytest.mark.slow
 def test_each_voice_may_have_a_room_of_its_own(tmp_path):
     voices = (
         "nms.ProcessorGroup.voices = [(@harmonic/nms.Harmonic(), ['amplitudes', 'harmonic_distribution', 'f0_hz']),"
@@ -195,12 +197,14 @@ def test_each_voice_may_have_a_room_of_its_own(tmp_path):
     assert np.abs(expected).max() > 0.1
 
 
+@pytest.mark.slow
 def test_the_lineage_plays_too(tmp_path):
     """A stride, one MLP for each channel, a state that does not begin with zeros, a fixed response."""
     expected, _ = _check(_loud("lineage", "nms.Harmonic.amp_resample_method = 'linear'"), 8, tmp_path)
     assert np.abs(expected).max() > 0.1
 
 
+@pytest.mark.slow
 def test_a_hop_that_is_no_power_of_two(tmp_path):
     expected, _ = _check(_loud("guitar_48k"), 1, tmp_path)
     assert np.abs(expected).max() > 0.1
@@ -235,6 +239,7 @@ def test_rows_are_read_as_those_of_the_saved_model(loud, of_four, tmp_path):
     np.testing.assert_allclose(played["audio"], expected, rtol=0.0, atol=PROMISED)
 
 
+@pytest.mark.slow
 def test_it_plays_what_a_stream_plays(loud):
     """Live, from more notes than voices, bends, styles and the pedal: each voice is heard from its first note on."""
     stream, voices = Stream(loud, 4, voices=3), Voices(3, {55: 0.0, 56: 0.0})

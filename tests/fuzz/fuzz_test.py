@@ -41,7 +41,6 @@ def edited(content, changes):
     return bytes(content)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", targets.TARGETS)
 def test_what_is_damaged_is_refused_in_one_line(name):
     whole = targets.seeds(name)

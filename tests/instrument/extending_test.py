@@ -66,6 +66,7 @@ def extended():
     return built
 
 
+@pytest.mark.slow
 def test_losses_that_layers_add_and_losses_that_are_learnt_count(extended):
     features = _features()
     variables = extended.trainable_variables
@@ -153,6 +154,7 @@ def test_configs_that_include_each_other_are_told(tmp_path, monkeypatch):
         loading.configure(["one.gin"])
 
 
+@pytest.mark.slow
 def test_threads_load_instruments_side_by_side():
     import concurrent.futures
 

@@ -26,6 +26,7 @@ def test_a_live_guitar_needs_no_future(name):
     assert live.latency / live.sample_rate == 0.004  # a frame: half of the default's
 
 
+@pytest.mark.slow
 def test_the_same_takes_train_an_instrument_at_48_khz(write_take, run_command, tmp_path):
     write_take(tmp_path / "takes" / "one.wav", seconds=12.0)
     folder = tmp_path / "instrument"

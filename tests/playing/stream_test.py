@@ -148,6 +148,7 @@ def test_the_latency_is_as_stated(which, request):
     assert errors[stream.latency] < PROMISED < 100 * PROMISED < np.partition(errors, 1)[1]
 
 
+@pytest.mark.slow
 def test_control_frames_of_live_events_are_those_of_a_clip_to_the_last_bit(live, stream):
     random = np.random.default_rng(0)
     starts = np.cumsum(random.choice([0.0031, 0.02, 0.11, 0.4], 60))

@@ -68,6 +68,7 @@ def test_an_instrument_is_trained_on_voices(write_take, tmp_path):
     assert np.isfinite(played).all() and played.any()
 
 
+@pytest.mark.slow
 def test_where_nothing_is_held_out_the_training_loss_chooses_the_best(trained, run_command, tmp_path):
     folder = tmp_path / "instrument"
     nothing = ("MidiAudioConfig.validation_fraction = 0.0", "MidiAudioConfig.test_fraction = 0.0")

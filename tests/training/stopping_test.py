@@ -123,6 +123,7 @@ class WithoutGradient(ddsp.losses.Loss):
         return 1.0 + tf.reduce_mean(tf.sqrt(0.0 * audio * target_audio))
 
 
+@pytest.mark.slow
 def test_a_gradient_that_is_no_number_stops_the_run_before_anything_is_saved(trained, tmp_path):
     nothing = {"validation_fraction": 0.0, "test_fraction": 0.0}
     configure_tiny(trained, "Instrument.spectral_loss = @tests.WithoutGradient()", "nms.train.steps_per_epoch = 1")
@@ -145,6 +146,7 @@ def test_two_trainings_do_not_write_one_folder(trained, run_command, tmp_path):
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_a_run_by_the_clock_stops_in_time_for_good(trained, run_command, tmp_path):
     folder = tmp_path / "instrument"
     arguments = (*trained.arguments, "--save_dir", folder, "--max_minutes", "0.02")
