@@ -41,7 +41,7 @@ def configured(source_dir: str | os.PathLike | None = None, **settings: Any) -> 
 def build(
     source_dir: str | os.PathLike | None = None,
     data_dir: str | os.PathLike | None = None,
-    before_building: Callable[[MidiAudioConfig], None] | None = None,
+    before_building: Callable[[MidiAudioConfig], dict[str, Any] | None] | None = None,
     **settings: Any,
 ) -> MidiAudio:
     """Builds a data set, unless it is there from the same takes with the same configuration.
@@ -52,7 +52,8 @@ def build(
     Args:
         source_dir: Folder of recordings and MIDI files or Reaper projects, or one project; the demo guitar if None.
         data_dir: Where data sets are kept; `$TFDS_DATA_DIR` or `~/tensorflow_datasets` if None.
-        before_building: Is called with the configuration of a data set that is not there yet.
+        before_building: Is called with the configuration of a data set that is not there yet, and returns what its
+            metadata are to tell as `inspection`.
         **settings: Attributes of `MidiAudioConfig`; those not given are as gin binds them.
 
     Returns:
@@ -70,7 +71,7 @@ def build(
     with _quiet():
         builder = MidiAudio(config=config, data_dir=data_dir)
     if before_building is not None and not builder.is_prepared():
-        before_building(config)
+        builder.inspection = before_building(config)
     with _quiet():
         if not builder.is_prepared():
             try:

@@ -40,7 +40,13 @@ class MidiAudio(tfds.core.GeneratorBasedBuilder):
     The metadata tell of what the data set is made: `fingerprint`, `sample_rate`, `takes` (names), `voices` (the most
     that a take has), `stretches` of each split, and of the train split `peak` (the highest sample) and `shortest` (the
     recorded samples of its shortest example), and `corrections` (what was corrected of the annotations).
+    `inspection` tells what was found in the takes before, where somebody looked.
+
+    Attributes:
+        inspection: What the metadata will tell of that.
     """
+
+    inspection: dict[str, Any] | None = None
 
     VERSION = tfds.core.Version("2.0.0")
     RELEASE_NOTES = {
@@ -147,6 +153,7 @@ class MidiAudio(tfds.core.GeneratorBasedBuilder):
                 "fingerprint": takes_lib.fingerprint(self._takes, config.facts()),
                 "sample_rate": config.sample_rate,
                 "corrections": corrections.facts(),
+                "inspection": self.inspection,
                 "voices": max(len(piece.voices) for piece in pieces),
                 "takes": [take.name for take in self._takes],
                 "stretches": {

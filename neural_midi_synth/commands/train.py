@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
@@ -117,7 +117,10 @@ _STRATEGY = flags.DEFINE_enum(
     allow_override=True,
 )
 _IGNORE_WARNINGS = flags.DEFINE_bool(
-    "ignore_warnings", False, "Do not list what looks doubtful in the takes.", allow_override=True
+    "ignore_warnings",
+    False,
+    "Do not list what looks doubtful in the takes. The instrument tells that it was ignored.",
+    allow_override=True,
 )
 _DEBUG = flags.DEFINE_bool(
     "debug",
@@ -183,8 +186,8 @@ def main() -> None:
     print(f"The instrument is in {_SAVE_DIR.value}. Play it: nms_render --instrument {_SAVE_DIR.value} --midi riff.mid")
 
 
-def _inspect(config: MidiAudioConfig) -> None:
-    """Looks at the takes before a data set is made of them, and tells what was found."""
+def _inspect(config: MidiAudioConfig) -> dict[str, Any] | None:
+    """Looks at the takes before a data set is made of them, tells what was found, and returns it in short."""
     from neural_midi_synth.data_prep.inspection import inspect
     from neural_midi_synth.instrument.controls import Controls
 
@@ -193,7 +196,7 @@ def _inspect(config: MidiAudioConfig) -> None:
     faults = [(take, fault) for take in found.takes for fault in take.faults]
     told_by_building = ("unreadable", "polyphonic", "does_not_fit")
     if any(take.is_critical and fault.kind in told_by_building for take, fault in faults):
-        return
+        return None
     print(f"{found.verdict.capitalize()}: {found.message}")
     for take, fault in [] if _IGNORE_WARNINGS.value else faults[:_MOST_FAULTS]:
         print(f"    {take.name}: {fault.message}")
@@ -201,6 +204,8 @@ def _inspect(config: MidiAudioConfig) -> None:
         print(f"    See all of it: nms_inspect {config.source_dir} --output report/")
     if not found.may_train:
         raise DataError(f"{config.source_dir}: {found.message}")
+    facts = {"verdict": found.verdict, "message": found.message, "warnings": len(faults)}
+    return {**facts, "ignored": bool(faults) and _IGNORE_WARNINGS.value}
 
 
 def _strategy(name: str) -> tf.distribute.Strategy:

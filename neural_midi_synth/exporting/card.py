@@ -40,6 +40,10 @@ def lines(source: str | os.PathLike, facts: dict[str, Any]) -> list[str]:
     if training:
         steps = f"{training.get('steps', '?')} steps, {training.get('minutes', '?')} minutes"
         rows.append(("training", f"{steps}, {len(learnt.get('takes', []))} takes"))
+    inspection = _dict(learnt.get("inspection"))
+    if inspection:
+        ignored = " (warnings were ignored)" if inspection.get("ignored") else ""
+        rows.append(("takes", f"{inspection.get('verdict')}: {inspection.get('message')}{ignored}"))
     rows.append(("verdict", str(verdict.get("message", "not evaluated: nms_evaluate tells how near it comes"))))
     rows.append(("licence", str(facts.get("licence") or "not stated")))
     title = name_of(source)

@@ -158,11 +158,14 @@ def _write_facts(save_dir: pathlib.Path, builder: tfds.core.DatasetBuilder, inst
     """Writes what the instrument is (the operative config) and what it is trained on."""
     with write_aside(save_dir / CONFIG_NAME) as path:
         path.write_text(gin.operative_config_str(max_line_length=120), encoding="utf-8")
-    facts = {"folder": str(pathlib.Path(builder.data_dir).resolve()), "takes": builder.info.metadata["takes"]}
+    metadata = builder.info.metadata
+    facts = {"folder": str(pathlib.Path(builder.data_dir).resolve()), "takes": metadata["takes"]}
     before = save_dir / DATA_SET_NAME
     if before.exists() and not facts.items() <= json.loads(before.read_text(encoding="utf-8")).items():
         print("From here on it is trained on other takes, or otherwise prepared ones, than before.")
     with write_aside(before) as path:
+        if metadata.get("inspection"):
+            facts["inspection"] = metadata["inspection"]
         path.write_text(json.dumps({**facts, **_ranges(builder, instrument)}, indent=2), encoding="utf-8")
 
 

@@ -49,6 +49,24 @@ def test_one_instrument_of_several_is_trained_on(trained, two_instruments, run_c
         assert example["notes"][:, 2].max() < 60
 
 
+def test_warnings_that_are_ignored_are_not_listed_but_kept(trained, write_take, run_command, tmp_path):
+    for flag in ((), ("--ignore_warnings",)):
+        takes = tmp_path / f"takes{len(flag)}"
+        write_take(takes / "take.wav")
+        midi = mido.MidiFile(takes / "take.mid")
+        # A note of another pitch than it sounds.
+        on, off = ([m for m in midi.tracks[-1] if m.type == kind][4] for kind in ("note_on", "note_off"))
+        off.note = on.note = on.note - 12
+        midi.save(takes / "take.mid")
+        answer = run_command(*arguments(trained, takes, *flag))
+        assert ("    take: " in answer.output) == (not flag), answer.output
+        (folder,) = (takes / "data" / "midi_audio").glob("takes*/*")
+        found = tfds.builder_from_directory(folder).info.metadata["inspection"]
+        assert found["warnings"] >= 1
+        assert found["ignored"] == bool(flag)
+        assert f"{found['verdict'].capitalize()}: {found['message']}" in answer.output
+
+
 def test_notes_are_chosen_where_a_data_set_is_built(run_command, tmp_path):
     for choice in (("--track", "1"), ("--midi_channel", "1"), ("--audio_track", "1"), ("--midi_track", "1")):
         answer = run_command("train", "--dataset", "midi_audio/default", "--save_dir", tmp_path / "run", *choice)

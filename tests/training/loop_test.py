@@ -98,6 +98,10 @@ def test_the_validation_loss_weighs_examples_alike(trained):
 def test_the_instrument_tells_what_it_was_trained_on(trained):
     facts = json.loads((trained.folder / "data_set.json").read_text())
     assert facts["takes"] == ["one", "two"]
+    assert facts["inspection"] == builder_of(trained).info.metadata["inspection"]
+    assert facts["inspection"]["verdict"] in ("good", "usable")
+    assert f"{facts['inspection']['verdict'].capitalize()}: {facts['inspection']['message']}" in trained.answer.output
+    assert not facts["inspection"]["ignored"]
     pieces = [nms.read_midi(trained.takes / f"{take}.mid") for take in facts["takes"]]
     # Some notes are held out.
     for name, column in (("pitch", 2), ("velocity", 3)):
