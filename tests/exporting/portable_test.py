@@ -95,6 +95,15 @@ def test_its_card_is_that_of_the_folder(file, run_command, tmp_path):
     assert run_command("info").status == 2
 
 
+def test_a_card_tells_what_was_found_in_the_takes():
+    inspection = {"verdict": "usable", "message": "One note sounds otherwise.", "ignored": True}
+    lines = card.lines("a.nms", {"trained_on": {"inspection": inspection}})
+    assert "  takes  usable: One note sounds otherwise. (warnings were ignored)" in [
+        f"  {line.strip()}" for line in lines
+    ]
+    assert not any("takes" in line for line in card.lines("a.nms", {"trained_on": {}}))
+
+
 def test_a_card_moves_no_cursor():
     lines = card.lines("a.nms", {"licence": "\x1b[2J\x07free\nnms", "verdict": {"message": "x" * 10_000}})
     assert all(line.isprintable() and len(line) <= 500 for line in lines)
