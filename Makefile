@@ -14,11 +14,9 @@ READY := $(VENV)/ready
 demo: $(READY)
 	$(VENV)/bin/python -m neural_midi_synth.commands.demo --minutes $(DEMO_MINUTES) --output out/demo
 
-test: $(READY)
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -rs -m "not slow"
-
-test_all: $(READY)
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -rs
+test: CHOSEN := -m "not slow"
+test test_all: $(READY)
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -rs $(CHOSEN)
 
 # Who imports whom is looked at in the package as it is installed, where data_prep is a part of it.
 lint: $(READY)

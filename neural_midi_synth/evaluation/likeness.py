@@ -280,24 +280,23 @@ def note_texts(facts: Mapping[str, Any], name: str) -> list[str]:
 
 
 def _behind(facts: Mapping[str, Any], name: str) -> str:
-    """Writes what a difference is between, where that is one number each."""
+    """Writes which way the instrument differs from the recording, where that is one number."""
     if name == "rise" and facts["rise_later_ms"] is not None:
-        return f"{facts['rise_later_ms']:+.1f} ms"
+        return f"{abs(facts['rise_later_ms']):.1f} ms {'later' if facts['rise_later_ms'] > 0.0 else 'earlier'}"
     if name == "flux" and facts["flux_share"] is not None:
-        return f"{100.0 * facts['flux_share']:.0f} % of the recording's"
-    units = {"stretch": ("stretch_cents", "+.1f", "cents"), "decay": ("decay_seconds", ".1f", "s for 60 dB")}
-    if name not in units:
-        return ""
-    key, form, unit = units[name]
-    ours, theirs = (facts[key][whose] for whose in ("instrument", "recording"))
+        return f"{100.0 * facts['flux_share']:.0f} % of its movement"
     if name == "stretch":
-        ours, theirs = ours["median"], theirs["median"]
-    return "" if ours is None or theirs is None else f"{ours:{form}} for {theirs:{form}} {unit}"
+        ours, theirs = (facts["stretch_cents"][whose]["median"] for whose in ("instrument", "recording"))
+        return "" if ours is None or theirs is None else f"{ours:+.1f} cents, not {theirs:+.1f}"
+    if name == "decay":
+        ours, theirs = (facts["decay_seconds"][whose] for whose in ("instrument", "recording"))
+        return "" if ours is None or theirs is None else f"60 dB in {ours:.1f} s, not {theirs:.1f} s"
+    return ""
 
 
 def table_of_notes(facts: Mapping[str, Any]) -> str:
     """Returns the figures of `Likeness.facts` as lines of text, a row for each measure."""
-    rows = [["note by note", "instrument", "90 %", "the player", "90 %", "multiple", ""]]
+    rows = [["note by note", "instrument", "90 %", "the player", "90 %", "multiple", "beside the recording"]]
     rows += [[measure.title, *note_texts(facts, name)] for name, measure in NOTE_MEASURES.items()]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [

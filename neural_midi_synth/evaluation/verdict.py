@@ -128,7 +128,7 @@ def _worst_notes(notes: Likeness, faults: Mapping[str, float], styles: Sequence[
         kind = max(medians, key=medians.__getitem__, default=None)
         if kind is not None and medians[kind] > least and kind not in told:
             told.add(kind)
-            yield f"Record more {kind}: there {_FAULTS[name][int(_has_more(name, notes))]} most."
+            yield f"Record more {kind}: {_FAULTS[name][int(_has_more(name, notes))]} there above all."
 
 
 def _kinds(notes: Likeness, styles: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:

@@ -61,7 +61,7 @@ def test_what_has_another_tone_or_plays_other_notes_is_told_apart():
 
 def test_notes_that_are_worse_than_the_rest_are_to_be_recorded():
     low = judged(play(delay=0.02, only=PITCHES < 46.0))
-    assert low.record[0] == "Record more notes from E2 to A2: there attacks are blurred most."
+    assert low.record[0] == "Record more notes from E2 to A2: attacks are blurred there above all."
     everywhere = judged(play(delay=0.02), advice=["No soft notes from E2 to A2."])
     assert everywhere.record == ["No soft notes from E2 to A2."]
 
