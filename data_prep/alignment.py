@@ -76,19 +76,31 @@ class Alignment:
     @property
     def scatter(self) -> float:
         """Median size of the residuals of sure notes, in seconds; 0 where none is sure."""
-        sure = self.sureness > _SURE
-        return float(np.median(np.abs(self.residuals[sure]))) if sure.any() else 0.0
+        return float(np.median(np.abs(self.residuals[self.is_sure]))) if self.is_sure.any() else 0.0
 
-    def told(self, notes: bool = True) -> str:
-        """Returns in a few words what there is to correct, with single notes or without; "" if nothing."""
+    @property
+    def is_sure(self) -> np.ndarray:
+        """Of which notes the onset stands out clearly, bool `[n]`."""
+        return self.sureness > _SURE
+
+    def limited_to(self, align: str) -> Alignment:
+        """Returns the part of it that is corrected: all for "notes", without single notes for "take", none for "off"."""
+        if align == "notes":
+            return self
+        limited = dataclasses.replace(self, moves=np.zeros_like(self.moves))
+        return limited if align == "take" else dataclasses.replace(limited, offset=0.0, drift=0.0)
+
+    def told(self) -> str:
+        """Returns in a few words what there is to correct; "" if nothing."""
         words = []
         if self.offset or self.drift:
-            words.append(f"{abs(self.offset):.3f} s {'later' if self.offset >= 0 else 'earlier'} than annotated")
+            direction = "later" if self.offset >= 0 else "earlier"
+            words.append(f"the sound is {abs(self.offset):.3f} s {direction} than annotated")
         if self.drift:
             words.append(f"{abs(self.drift):.3%} {'slower' if self.drift > 0 else 'faster'}")
         moved = np.abs(self.moves[self.moves != 0.0])
-        if notes and len(moved):
-            words.append(f"{len(moved)} of {len(self.moves)} notes off by {1e3 * np.median(moved):.0f} ms")
+        if len(moved):
+            words.append(f"{len(moved)} of {len(self.moves)} notes are off by {1e3 * np.median(moved):.0f} ms")
         return ", ".join(words)
 
     def heard(self, times: np.ndarray) -> np.ndarray:
@@ -145,7 +157,7 @@ def align(samples: np.ndarray, sample_rate: int, piece: Piece) -> Alignment:
     return Alignment(offset, drift, residuals, sureness, _moves(residuals, sureness), confidence, evidence)
 
 
-def apply(piece: Piece, alignment: Alignment, notes: bool = True) -> Piece:
+def apply(piece: Piece, alignment: Alignment) -> Piece:
     """Moves an annotation to where it is heard.
 
     Control changes and pitch bends are moved along; those between two notes that are moved differently by what lies
@@ -155,12 +167,11 @@ def apply(piece: Piece, alignment: Alignment, notes: bool = True) -> Piece:
     Args:
         piece: What was aligned.
         alignment: From `align`.
-        notes: Whether to move single notes to their onsets too.
 
     Returns:
         The corrected piece, of the same voices.
     """
-    moves = alignment.moves if notes else np.zeros_like(alignment.moves)
+    moves = alignment.moves
     if not alignment.offset and not alignment.drift and not moves.any():
         return piece
     order = np.argsort(np.concatenate([voice.notes[:, 0] for voice in piece.voices]), kind="stable")

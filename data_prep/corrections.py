@@ -60,14 +60,14 @@ class Corrections:
             found = alignment.align(samples, sample_rate, piece)
             if found.confidence < alignment.LEAST_CONFIDENCE:
                 raise DataError(self._refusal(take, samples, sample_rate, piece, found))
-            piece = alignment.apply(piece, found, notes=self._align == "notes")
-            told = found.told(notes=self._align == "notes")
-            if told:
+            found = found.limited_to(self._align)
+            piece = alignment.apply(piece, found)
+            if told := found.told():
                 self._facts["alignments"][take.name] = {
                     "told": told,
                     "offset": found.offset,
                     "drift": found.drift,
-                    "notes_moved": int(np.count_nonzero(found.moves)) if self._align == "notes" else 0,
+                    "notes_moved": int(np.count_nonzero(found.moves)),
                     "scatter": found.scatter,
                     "confidence": found.confidence,
                 }

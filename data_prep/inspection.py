@@ -174,7 +174,7 @@ def _inspect_take(take: Take, config: MidiAudioConfig, styles: Mapping[str, int]
         start, end = (float(found.annotated(time)) for time in (fault.start, fault.end))
         faults.append(dataclasses.replace(fault, start=start, end=end))
     faults += _flat_styles(piece, played.pitches, heard.decays, styles)
-    corrected = alignment_lib.apply(piece, found, notes=config.align == "notes") if config.align != "off" else piece
+    corrected = alignment_lib.apply(piece, found.limited_to(config.align))
     attacks = velocities.measure(samples, SAMPLE_RATE, corrected)
     return _Listened(InspectedTake(take.name, take, found, piece, "annotated", faults, seconds), corrected, attacks)
 
@@ -289,9 +289,7 @@ def _verdict(takes: Sequence[InspectedTake], coverage: Coverage, align: str) -> 
     if critical:
         return MEND_FIRST, f"{len(critical)} of {len(takes)} takes can't be trained on: {_first_words(critical[0])}"
     n_faults = sum(fault.pitch is not None or fault.kind == "unannotated_sound" for t in takes for fault in t.faults)
-    corrected = 0
-    if align != "off":
-        corrected = sum(bool(take.alignment and take.alignment.told(notes=align == "notes")) for take in takes)
+    corrected = sum(bool(take.alignment and take.alignment.limited_to(align).told()) for take in takes)
     mended = f" {corrected} annotation{'s' * (corrected != 1)} will be moved to the sound." if corrected else ""
     what = f"{coverage.notes} notes in {coverage.minutes:.1f} minutes of sound"
     if coverage.minutes < FEW_MINUTES:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neural_midi_synth.data_prep import alignment as alignment_lib
+from neural_midi_synth.data_prep.alignment import Alignment, apply
 from neural_midi_synth.data_prep.inspection import InspectedTake, Inspection
 from neural_midi_synth.data_prep.onsets import SAMPLE_RATE, hertz
 from neural_midi_synth.data_prep.takes import read_take
@@ -66,15 +66,13 @@ def page(
 
 def _take(take: InspectedTake, shown: float, styles: Mapping[str, int], config: MidiAudioConfig) -> dict[str, Any]:
     """Returns what the template has to know of a take."""
-    found = take.alignment
-    corrected = ""
-    if found is not None and not take.is_critical and config.align != "off":
-        corrected = found.told(notes=config.align == "notes")
+    found = take.alignment and take.alignment.limited_to("off" if take.is_critical else config.align)
+    corrected = found.told() if found is not None else ""
     facts = {
         "name": take.name,
         "seconds": max(shown, 1e-3),
         "cells": _cells(take),
-        "corrected": f"The sound is {corrected}. Training corrects that." if corrected else "",
+        "corrected": f"{corrected[0].upper()}{corrected[1:]}. Training corrects that." if corrected else "",
         "faults": [
             {**dataclasses.asdict(fault), "heard": float(found.heard(np.float64(fault.start))) if found else 0.0}
             for fault in take.faults[:_MOST_LISTED]
@@ -87,16 +85,26 @@ def _take(take: InspectedTake, shown: float, styles: Mapping[str, int], config: 
         return facts
     recorded, rate, _ = read_take(take.take, config.voices, config.track, config.midi_channel, longest_excess=np.inf)
     samples = resample(recorded, rate, SAMPLE_RATE)[: round(shown * SAMPLE_RATE)]
-    piece = alignment_lib.apply(take.piece, found)
+    piece = apply(take.piece, found)
     marks = [
         (float(found.heard(np.float64(fault.start))), float(found.heard(np.float64(fault.end))), fault.pitch)
         for fault in take.faults
         if fault.pitch is not None and fault.start < shown
     ]
-    picture = take_picture(piece.window(0.0, shown), samples, SAMPLE_RATE, _lanes(take.piece, styles), marks)
+    lateness = _lateness(take.piece, take.alignment, found) if corrected else {}
+    picture = take_picture(piece.window(0.0, shown), samples, SAMPLE_RATE, _lanes(take.piece, styles), marks, lateness)
     facts["picture"] = embedded("image/png", picture)
     facts["sound"] = embedded("audio/mpeg", _in_two_ears(samples, piece))
     return facts
+
+
+def _lateness(piece: Piece, measured: Alignment, corrected: Alignment) -> dict[str, np.ndarray]:
+    """Returns how much later than annotated each note is heard, before and after training corrects it: `[n, 2]`, s."""
+    starts = piece.notes[measured.is_sure, 0]
+    moved = corrected.heard(starts) - starts + corrected.moves[measured.is_sure]
+    late = measured.heard(starts) - starts + measured.residuals[measured.is_sure]
+    before, after = "as annotated", "as trained on"
+    return {name: np.column_stack([starts + moved, each]) for name, each in ((before, late), (after, late - moved))}
 
 
 def _cells(take: InspectedTake) -> list[str]:

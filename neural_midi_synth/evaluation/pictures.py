@@ -145,9 +145,12 @@ def take_picture(
     sample_rate: int,
     styles: Mapping[str, int],
     marks: Sequence[tuple[float, float, float | None]],
+    lateness: Mapping[str, np.ndarray],
     theme: Theme = LIGHT,
 ) -> bytes:
     """Draws a take: its waveform, its spectrogram, the notes with what is doubtful framed, and a lane for each style.
+
+    If notes are heard at other times than annotated, that too.
 
     Args:
         piece: The annotation, times as in the sound.
@@ -155,13 +158,15 @@ def take_picture(
         sample_rate: Samples per second.
         styles: Style name -> control change number; each gets a lane.
         marks: Start (s), end (s) and MIDI note number (None for a stretch of time) of what is framed.
+        lateness: Before correcting and after it, by what they are called: start of each note, and by how much later
+            it is heard, `[n, 2]`, s; empty where nothing is corrected.
         theme: Colours.
 
     Returns:
         A PNG file's bytes.
     """
     seconds = len(samples) / sample_rate
-    figure, panels = _stack([0.6, 1.9, 1.9] + [0.42] * len(styles), seconds, theme)
+    figure, panels = _stack([0.6, 1.9, 1.9] + [0.42] * len(styles) + [0.7] * bool(lateness), seconds, theme)
     wave, spectrogram, roll = panels[:3]
     edges = np.linspace(0, len(samples), 1600).astype(int)
     peaks = np.array([np.abs(samples[a:b]).max(initial=0.0) for a, b in zip(edges[:-1], edges[1:], strict=True)])
@@ -170,7 +175,9 @@ def take_picture(
     wave.set_yticks([])
     _label(wave, "recording", theme.ink)
     _draw_spectrograms([spectrogram], {"spectrogram": samples}, sample_rate, theme)
-    _draw_piece([roll, *panels[3:]], piece, styles, seconds, theme)
+    _draw_piece([roll, *panels[3 : 3 + len(styles)]], piece, styles, seconds, theme)
+    if lateness:
+        _draw_lateness(panels[-1], lateness, theme)
     for start, end, pitch in marks:
         if pitch is None:
             roll.axvspan(start, end, color=theme.note, alpha=0.15, linewidth=0)
@@ -303,6 +310,22 @@ def _draw_lane(lane: Axes, piece: Piece, style: str, number: int, seconds: float
     if not lines:
         label += " · not in the file"
     _label(lane, label, theme.ink)
+
+
+def _draw_lateness(panel: Axes, lateness: Mapping[str, np.ndarray], theme: Theme) -> None:
+    """Draws by how much later than annotated each note is heard, before and after it is corrected, a dot each."""
+    for (name, late), colour in zip(lateness.items(), (theme.quiet_ink, theme.note), strict=True):
+        panel.scatter(late[:, 0], 1e3 * late[:, 1], s=7.0, color=colour, linewidths=0, label=name)
+    low, high = np.percentile(1e3 * np.concatenate([late[:, 1] for late in lateness.values()]), [1, 99])
+    room = max(0.15 * (high - low), 5.0)
+    panel.set_ylim(min(low, 0.0) - room, max(high, 0.0) + 4.0 * room)  # Room for the name.
+    panel.set_ylabel("ms", fontsize=8, color=theme.quiet_ink)
+    panel.set_axisbelow(True)
+    panel.grid(axis="y", color=theme.grid, linewidth=0.8)
+    panel.legend(
+        loc="upper right", ncols=2, fontsize=7.5, frameon=False, labelcolor=theme.ink, borderpad=0.1, handletextpad=0.1
+    )
+    _label(panel, "heard later than annotated", theme.ink)
 
 
 def _label(panel: Axes, text: str, colour: str) -> None:

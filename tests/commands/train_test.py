@@ -121,7 +121,7 @@ def test_what_is_corrected_is_said_and_can_be_turned_off(trained, write_take, ru
     write_audio(takes / "take.wav", np.pad(samples, (sample_rate // 4, 0)), sample_rate)
     answer = run_command(*arguments(trained, takes))
     told = re.search(
-        r"^take: (.*) s later than annotated: corrected \(--align off .*\)\.$", answer.output, re.MULTILINE
+        r"^take: the sound is (.*) s later than annotated: corrected \(--align off .*\)\.$", answer.output, re.MULTILINE
     )
     assert float(told[1]) == pytest.approx(0.25, abs=0.003)
     answer = run_command(*arguments(trained, takes, "--align", "off", "--velocities", "annotated"))

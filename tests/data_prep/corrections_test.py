@@ -61,7 +61,7 @@ def test_takes_are_aligned_and_it_is_told(folder):
     assert list(facts) == ["late"]
     assert facts["late"]["offset"] == pytest.approx(OFFSET, abs=0.002)  # Sines that are switched on have exact onsets.
     (line,) = corrections.told(corrected.info.metadata)
-    assert line == "late: 0.400 s later than annotated: corrected (--align off leaves it)."
+    assert line == "late: the sound is 0.400 s later than annotated: corrected (--align off leaves it)."
     assert corrections.told(as_annotated.info.metadata) == []
     annotated = read_midi(folder / "late.mid").notes[:, 0]
     for builder, offset in ((corrected, OFFSET), (as_annotated, 0.0)):

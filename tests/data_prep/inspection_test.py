@@ -165,3 +165,24 @@ def test_the_page_has_everything_in_it(takes):
     assert page.count("data:image/png;base64,") == page.count("data:audio/mpeg;base64,") == 1
     # Twelve minutes have to stay below 15 MB; this is a tenth of them.
     assert len(page) < 1_500_000
+
+
+@pytest.mark.parametrize(("align", "is_corrected"), [("notes", True), ("off", False)])
+def test_the_page_draws_what_training_corrects(takes, align, is_corrected, monkeypatch):
+    """Where notes are heard before and after, and the annotation as it is trained on."""
+    rewrite(takes, lambda samples, rate: samples[round(0.5 * rate) :])
+    drawn = {}
+
+    def picture(piece, samples, sample_rate, styles, marks, lateness):
+        drawn.update(first=piece.notes[0, 0], lateness=lateness)
+        return b""
+
+    monkeypatch.setattr(inspection_page, "take_picture", picture)
+    config = MidiAudioConfig(name="t", source_dir=takes, align=align)
+    page = inspection_page.page("takes", inspect(takes, align=align), STYLES, config)
+    annotated = read_midi(takes / "take_04.mid").notes[0, 0]
+    assert drawn["first"] == pytest.approx(annotated - 0.5 * is_corrected, abs=5e-3)
+    assert ("The sound is 0.50" in page) == is_corrected
+    medians = {name: np.median(late[:, 1]) for name, late in drawn["lateness"].items()}
+    expected = {"as annotated": pytest.approx(-0.5, abs=5e-3), "as trained on": pytest.approx(0.0, abs=5e-3)}
+    assert medians == (expected if is_corrected else {})
