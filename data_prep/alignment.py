@@ -84,7 +84,7 @@ class Alignment:
         return self.sureness > _SURE
 
     def limited_to(self, align: str) -> Alignment:
-        """Returns what of it is corrected: all of it for "notes", all but single notes for "take", nothing for "off"."""
+        """Returns what of it is corrected: all for "notes", all but single notes for "take", nothing for "off"."""
         if align == "notes":
             return self
         limited = dataclasses.replace(self, moves=np.zeros_like(self.moves))
