@@ -105,6 +105,13 @@ _GIN_FILE = flags.DEFINE_multi_string(
 _GIN_PARAM = flags.DEFINE_multi_string(
     "gin_param", [], "Gin binding such as 'train.batch_size=8'; may be repeated.", allow_override=True
 )
+_START_FROM = flags.DEFINE_string(
+    "start_from",
+    None,
+    "Folder or .nms file of an instrument that a new one begins with, for few takes or little time; demo_guitar is the "
+    "one that comes with the package.",
+    allow_override=True,
+)
 _STEPS = flags.DEFINE_integer("steps", None, "Train for so many steps.", lower_bound=1, allow_override=True)
 _MAX_MINUTES = flags.DEFINE_float(
     "max_minutes", None, "Train for so many minutes, interruptions not counted.", lower_bound=0.01, allow_override=True
@@ -149,10 +156,13 @@ def main() -> None:
     strategy = _strategy(_STRATEGY.value)  # Workers have to meet before TensorFlow does anything else.
 
     from neural_midi_synth.data_prep import corrections, midi_audio
-    from neural_midi_synth.instrument.loading import configure
+    from neural_midi_synth.instrument.loading import PRETRAINED, configure, load
     from neural_midi_synth.training.batches import built_data_set
     from neural_midi_synth.training.loop import train
 
+    start = None
+    if _START_FROM.value:
+        start = load(PRETRAINED if _START_FROM.value == PRETRAINED.name else _START_FROM.value)
     params = list(_GIN_PARAM.value)
     if _STEPS.value is not None:
         params.append(f"nms.train.steps = {_STEPS.value}")
@@ -178,7 +188,7 @@ def main() -> None:
         beside = (source if source.is_dir() else source.parent) / "examples"
         examples = beside if beside.is_dir() else None
     try:
-        train(builder, _SAVE_DIR.value, examples, _MAX_MINUTES.value, strategy, debug=_DEBUG.value)
+        train(builder, _SAVE_DIR.value, examples, _MAX_MINUTES.value, strategy, debug=_DEBUG.value, start=start)
     except RuntimeError as error:
         if not str(error).startswith("Required bindings"):  # What gin says of what no file configures.
             raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import gin
 import numpy as np
@@ -170,6 +170,31 @@ class Decoder(tf.keras.layers.Layer):
         sizes = [size for _, size in self.outputs]
         return dict(zip([name for name, _ in self.outputs], tf.split(outputs, sizes, axis=-1))), next_state
 
+    def weights_by_name(self) -> dict[str, tuple[tf.Variable, int, list[Hashable]]]:
+        """Its weights, with what the entries of an axis stand for: decoders of other channels and heads have some alike.
+
+        Returns:
+            Name of a weight → the variable, an axis of it, and the names of the entries along that axis: channels and
+            their Fourier features, units, or the outputs, `(name, index)`.
+        """
+        features = [self._feature_names(channel) for channel in self.channels]
+        of_mlps = dict(zip(self.channels, features)) if self._mlp_per_channel else {"all": sum(features, [])}
+        embedded = [(mlp, unit) for mlp in of_mlps for unit in range(self._output_mlp.layers[0].units)]
+        recurrent = [("recurrent", unit) for unit in range(self._recurrent.units)]
+        dense = [(mlp, layers, names) for (mlp, names), layers in zip(of_mlps.items(), self._input_mlps)]
+        named: dict[str, tuple[tf.Variable, int, list[Hashable]]] = {}
+        for mlp, layers, names in [*dense, ("output", self._output_mlp, [*recurrent, *embedded])]:
+            for i, layer in enumerate(layers.layers):
+                rows = names if i == 0 else list(range(layer.kernel.shape[0]))
+                named[f"{mlp}/{i}/kernel"] = layer.kernel, 0, rows
+                named[f"{mlp}/{i}/bias"] = layer.bias, 0, list(range(layer.units))
+        cell, gates = self._recurrent.cell, list(range(3 * self._recurrent.units))
+        named["recurrent/kernel"] = cell.kernel, 0, embedded
+        named["recurrent/recurrent_kernel"] = cell.recurrent_kernel, 1, gates
+        named["recurrent/bias"] = cell.bias, 1, gates
+        outputs = [(name, i) for name, size in self.outputs for i in range(size)]
+        return {**named, "head/kernel": (self._head.kernel, 1, outputs), "head/bias": (self._head.bias, 0, outputs)}
+
     def _from_unique_values(self, values: Sequence[tf.Tensor], state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """What `call` computes before the head, once for each value of a channel instead of once for each frame.
 
@@ -203,6 +228,11 @@ class Decoder(tf.keras.layers.Layer):
         for layer in others:
             hidden = layer(hidden)
         return hidden, last
+
+    def _feature_names(self, channel: str) -> list[Hashable]:
+        """What `_with_fourier_features` makes of a channel, in its order."""
+        waves = [(channel, wave, i) for wave in ("sin", "cos") for i in range(self._fourier_features.get(channel, 0))]
+        return [(channel,), *waves]
 
     def _with_fourier_features(self, channel: str, value: tf.Tensor) -> tf.Tensor:
         """A channel and its Fourier features, `[…, 1 + 2 n]`."""

@@ -26,11 +26,12 @@ from neural_midi_synth.training import stiffness
 from neural_midi_synth.training.batches import check_clips, held_out_batches, training_batches
 from neural_midi_synth.training.callbacks import Budget, Checkpoints, ExampleLog, Progress, read_examples
 from neural_midi_synth.training.schedules import cosine_decay, exponential_decay  # noqa: F401  (gin configures them)
+from neural_midi_synth.training.starting import start_from
 
 _FEW_VALUES = 16  # of a style, told one by one
 _UNTIL_STOPPED = 10**9  # epochs
 _LOWEST_LEVEL = 1e-3  # So that recordings that are all but silent are not divided by nothing.
-_OF_CALLER = ["builder", "save_dir", "example_dir", "max_minutes", "strategy", "callbacks", "debug"]
+_OF_CALLER = ["builder", "save_dir", "example_dir", "max_minutes", "strategy", "callbacks", "debug", "start"]
 
 
 @gin.configurable(module="nms", denylist=_OF_CALLER)
@@ -42,6 +43,7 @@ def train(
     strategy: tf.distribute.Strategy | None = None,
     callbacks: Sequence[tf.keras.callbacks.Callback] = (),
     debug: bool = False,
+    start: Instrument | None = None,
     steps: int = gin.REQUIRED,
     batch_size: int = gin.REQUIRED,
     clip_seconds: float = gin.REQUIRED,
@@ -63,6 +65,7 @@ def train(
         callbacks: More of Keras's callbacks, called after those that save and log: a notebook watches with them. A run
             that goes on in the middle of an epoch ends that epoch in a `fit` of its own, with the same callbacks.
         debug: Let errors in building the instrument pass as they are, with their tracebacks.
+        start: An instrument whose weights a new one begins with, as far as they share them: `starting.start_from`.
         steps: Stop after so many steps, unless there is `max_minutes`.
         batch_size: Clips in a batch, over all devices.
         clip_seconds: Length of a clip.
@@ -107,6 +110,8 @@ def train(
             instrument.level.assign(max(builder.info.metadata["peak"], _LOWEST_LEVEL))
             if instrument.strings is not None:
                 instrument.strings.coefficients.assign(stiffness.measure(builder))
+            if start is not None:
+                start_from(instrument, start)
         budget.start()
         if budget.progress >= 1.0:
             print("Nothing left to do: give more --steps or --max_minutes to train on.")

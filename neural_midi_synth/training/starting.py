@@ -1,0 +1,72 @@
+"""To begin a training with what another instrument has learnt: of other pitches, with other styles or heads."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+
+import numpy as np
+
+from neural_midi_synth.errors import DataError
+from neural_midi_synth.instrument.instrument import Instrument
+
+_AFTER_INPUTS = ("recurrent/", "output/", "head/")  # Weights that are not of the MLPs of channels.
+
+
+def start_from(instrument: Instrument, other: Instrument) -> None:
+    """Copies the weights that two instruments share, by what they stand for.
+
+    A channel that only the new instrument has is ignored at first. Where a head is larger than the other one's, the
+    last of its values stands for the rest; a head that the other one has not begins anew. The level and the stiffness
+    of the strings are of the recordings, and are not copied.
+
+    Args:
+        instrument: With its variables.
+        other: What it begins with, with layers of the same sizes.
+
+    Raises:
+        DataError: Its layers have other sizes.
+    """
+    ours, theirs = instrument.decoder.weights_by_name(), other.decoder.weights_by_name()
+    shared = ours.keys() & theirs.keys()
+    if _layers(ours) != _layers(theirs) or all(name.startswith(_AFTER_INPUTS) for name in shared):
+        raise DataError(
+            "The instrument to start from has another number of layers, or one MLP where this one has one for each "
+            "channel. Choose a config with its Decoder.layers and mlp_per_channel."
+        )
+    for name in shared:
+        variable, axis, entries = ours[name]
+        known, _, known_entries = theirs[name]
+        own, values = (np.moveaxis(each.numpy(), axis, 0) for each in (variable, known))
+        if own.shape[1:] != values.shape[1:]:
+            raise DataError(
+                f"The instrument to start from has layers of other sizes ({name}: {list(known.shape)}, here "
+                f"{list(variable.shape)}). Choose a config with its Decoder.units and rnn_units."
+            )
+        is_head = name.startswith("head/")
+        places = _places_in_heads(entries, known_entries) if is_head else _places(entries, known_entries)
+        without = own if is_head else np.zeros_like(own)
+        taken = [without[row] if place is None else values[place] for row, place in enumerate(places)]
+        variable.assign(np.moveaxis(np.stack(taken), 0, axis))
+    processors = {processor.name: processor for processor in other.processor_group.processors}
+    for processor in instrument.processor_group.processors:
+        known = processors.get(processor.name)
+        for variable, value in zip(processor.trainable_variables, known.trainable_variables if known else []):
+            if variable.shape == value.shape:
+                variable.assign(value)
+
+
+def _layers(names: Iterable[str]) -> set[str]:
+    """Which layers there are, whatever channels they are for."""
+    return {name if name.startswith(_AFTER_INPUTS) else name.partition("/")[2] for name in names}
+
+
+def _places(entries: Sequence[Hashable], among: Sequence[Hashable]) -> Iterator[int | None]:
+    """Yields where each entry is among others, None where it is not."""
+    places = {entry: place for place, entry in enumerate(among)}
+    yield from map(places.get, entries)
+
+
+def _places_in_heads(entries: Sequence[tuple[str, int]], among: Sequence[tuple[str, int]]) -> Iterator[int | None]:
+    """Yields where each value of each head is among others: the last one of a head that has fewer."""
+    sizes = {head: index + 1 for head, index in among}
+    yield from _places([(head, min(index, sizes.get(head, 1) - 1)) for head, index in entries], among)
