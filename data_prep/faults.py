@@ -32,6 +32,9 @@ _GONE = 0.55  # A pitch as little salient as that does not sound any more.
 # A stroke gets the sound louder by so many dB, and most of it lasts; what a finger leaving the string does is short.
 _STROKE, _LASTING_STROKE, _STROKE_SECONDS = 5.5, 4.0, 0.12
 _LOUD_BELOW_USUAL = 22.0  # dB
+# Rests of so many seconds, looked at for so long. In a take with so many of them, of which all but so many percent get
+# quieter by so many dB, one that does not get quieter by so many has a note that is not annotated.
+_REST, _LONGEST_REST, _FEWEST_RESTS, _SOUNDING_RESTS, _HONEST_FALL, _NO_FALL = 0.1, 0.4, 8, 25, 8.0, 2.5
 # s: how far from the onset of a note a sound may begin and be its own; where the onset was found, and where not.
 _APART, _APART_UNSURE = 0.09, 0.085
 # s: how finely a change of pitch is looked for, and from where on it counts; and how salient the new pitch must be.
@@ -169,6 +172,7 @@ def _stray_sounds(
     strokes, _ = hearing.rises(levels, _STROKE, loud)
     before, after = (levels_at(levels, strokes + away) for away in (-0.02, _STROKE_SECONDS))
     strokes = strokes[(after - before > _LASTING_STROKE) & (after > loud)]
+    strokes = np.append(strokes, _sounding_rests(levels, played, loud, end))
     heard_there = hearing.saliences(samples, strokes + 0.03, strokes + 0.03 + _WINDOW)
     found += list(zip(strokes.tolist(), (LOWEST_PITCH + np.argmax(heard_there, axis=1)).astype(float), strict=True))
     strays: list[tuple[float, float, float]] = []
@@ -181,6 +185,30 @@ def _stray_sounds(
             following = starts[starts > time]
             strays.append((time, float(min(following[0] if len(following) else end, time + 0.5)), pitch))
     return strays
+
+
+def _sounding_rests(levels: np.ndarray, played: PlayedNotes, loud: float, end: float) -> np.ndarray:
+    """Finds rests in which the sound goes on as in the note before; none where rests of the take often sound so.
+
+    Args:
+        levels: From `hearing.frame_levels`.
+        played: The notes.
+        loud: What is quieter, dB, does not count as sound.
+        end: Of the recording, s.
+
+    Returns:
+        When they begin, s.
+    """
+    following = np.append(played.onsets[1:], end)
+    lasting = np.flatnonzero(following - np.maximum.accumulate(played.ends) > _REST)
+    begins, until = played.ends[lasting], np.minimum(following[lasting], played.ends[lasting] + _LONGEST_REST)
+    shares = np.linspace(0.3, 0.9, 7)
+    inside = np.array([levels_at(levels, begins + share * (until - begins)) for share in shares])
+    before = np.array([levels_at(levels, begins - away) for away in (0.02, 0.04, 0.06)])
+    falls = np.median(before, axis=0) - np.median(inside, axis=0)
+    if len(falls) < _FEWEST_RESTS or np.percentile(falls, _SOUNDING_RESTS) < _HONEST_FALL:
+        return np.zeros(0)
+    return begins[(falls < _NO_FALL) & (np.min(inside, axis=0) > loud)]
 
 
 def _new_pitches(

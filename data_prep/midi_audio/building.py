@@ -70,7 +70,8 @@ def build(
     config.name = f"{folder}_{contents[:12]}"
     with _quiet():
         builder = MidiAudio(config=config, data_dir=data_dir)
-    if before_building is not None and not builder.is_prepared():
+        is_prepared = builder.is_prepared()
+    if before_building is not None and not is_prepared:
         builder.inspection = before_building(config)
     with _quiet():
         if not builder.is_prepared():

@@ -95,6 +95,8 @@ def train(
     tf.keras.utils.set_random_seed(seed)
     with strategy.scope():
         instrument = build(debug)
+        if start is not None:
+            start_from(instrument, start)
         instrument.compile(optimizer=tf.keras.optimizers.Adam(learning_rate, global_clipnorm=clip_norm))
         instrument.optimizer.build(instrument.trainable_variables)
         budget = Budget(instrument.optimizer, steps, max_minutes)
@@ -110,8 +112,6 @@ def train(
             instrument.level.assign(max(builder.info.metadata["peak"], _LOWEST_LEVEL))
             if instrument.strings is not None:
                 instrument.strings.coefficients.assign(stiffness.measure(builder))
-            if start is not None:
-                start_from(instrument, start)
         budget.start()
         if budget.progress >= 1.0:
             print("Nothing left to do: give more --steps or --max_minutes to train on.")

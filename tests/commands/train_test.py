@@ -60,11 +60,25 @@ def test_warnings_that_are_ignored_are_not_listed_but_kept(trained, write_take, 
         midi.save(takes / "take.mid")
         answer = run_command(*arguments(trained, takes, *flag))
         assert ("    take: " in answer.output) == (not flag), answer.output
+        assert "WARNING" not in answer.error
         (folder,) = (takes / "data" / "midi_audio").glob("takes*/*")
         found = tfds.builder_from_directory(folder).info.metadata["inspection"]
         assert found["warnings"] >= 1
         assert found["ignored"] == bool(flag)
         assert f"{found['verdict'].capitalize()}: {found['message']}" in answer.output
+
+
+def test_a_training_starts_from_another_instrument(trained, run_command, tmp_path):
+    common = ("train", *trained.arguments, "--save_dir", tmp_path / "run", "--steps", "1", "--start_from")
+    answer = run_command(*common, tmp_path / "nowhere")
+    assert answer.status == 1
+    assert re.search(r"nowhere: no instrument here .* Name a folder that nms_train wrote\.$", answer.error.strip())
+    answer = run_command(*common, "demo_guitar")
+    assert answer.status == 1
+    assert "The instrument to start from has another number of layers" in answer.error.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
+    answer = run_command(*common, trained.folder)
+    assert answer.status == 0, answer.error
 
 
 def test_notes_are_chosen_where_a_data_set_is_built(run_command, tmp_path):

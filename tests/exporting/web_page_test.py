@@ -287,6 +287,36 @@ def test_a_midi_keyboard_plays_bends_and_turns_what_it_was_taught(open_page, gui
 
 
 @pytest.mark.slow
+def test_keys_keep_their_rhythm(open_page, guitar, tmp_path):
+    """Each is heard as long after it was pressed as the others, though the blocks here are 40 ms long."""
+    folder = web_page.write([Exhibit(guitar, "guitar", PRETRAINED)], tmp_path / "site", block_frames=10).parent
+    with serve(folder) as address:
+        page = open_page(FAKE_MIDI, at=address)
+        page.wait_for_selector("body.ready")
+        page.click("#midi")
+        page.wait_for_selector("text=MIDI: Fake keyboard")
+        pressed = page.evaluate(
+            """async () => {
+              const times = [];
+              for (let i = 0; i < 12; i++) {
+                await new Promise((resolve) => setTimeout(resolve, 250 + ((i * 37) % 90)));
+                times.push(performance.now() / 1000);
+                sendMidi(0x90, 52, 110);
+                setTimeout(() => sendMidi(0x80, 52, 0), 60);
+              }
+              await new Promise((resolve) => setTimeout(resolve, 500));
+              return times;
+            }"""
+        )
+        heard = saved(page, "#save-heard")
+    places = np.flatnonzero(np.abs(heard) > 0.3 * np.abs(heard).max())
+    first = places[np.diff(places, prepend=-guitar.sample_rate) > 0.08 * guitar.sample_rate]
+    assert len(first) == len(pressed)
+    late = first / guitar.sample_rate - np.array(pressed)
+    assert np.median(np.abs(late - np.median(late))) < 0.005  # s; at the begins of blocks it would be 0.01.
+
+
+@pytest.mark.slow
 def test_a_piece_is_played_sought_and_stopped(page, guitar):
     page.click("#start")
     until(page, "parseFloat(document.getElementById('seek').value) > 0.3")

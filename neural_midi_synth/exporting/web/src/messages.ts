@@ -31,7 +31,7 @@ export interface Instrument {
 export type ToWorker =
   | { type: "load"; instrument: Instrument; model: string; runtime: string }
   | { type: "begin"; port: MessagePort; ring: SharedArrayBuffer | null }
-  | { type: "event"; channel: string; event: ChannelEvent }
+  | { type: "event"; channel: string; event: ChannelEvent; when: number }
   | { type: "style"; number: number; value: number | null }
   | { type: "piece"; voices: Voice[] }
   | { type: "start"; seconds: number }
@@ -56,6 +56,9 @@ export type FromWorker =
   | { type: "sounds"; time: number }
   | { type: "progress"; id: number; share: number }
   | { type: "audio"; id: number; audio: Float32Array };
+
+/** Milliseconds, the same on the page and in the worker. */
+export const clock = (): number => performance.timeOrigin + performance.now();
 
 /** From the audio thread to the worker: so many samples are missing. */
 export type FromAudio = { type: "pull" };

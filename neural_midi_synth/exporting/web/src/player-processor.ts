@@ -10,7 +10,7 @@ declare class AudioWorkletProcessor {
 declare function registerProcessor(name: string, processor: unknown): void;
 
 interface Options {
-  processorOptions: { ring: SharedArrayBuffer | null; lead: number };
+  processorOptions: { ring: SharedArrayBuffer | null; lead: number; block: number };
 }
 
 class Player extends AudioWorkletProcessor {
@@ -20,20 +20,25 @@ class Player extends AudioWorkletProcessor {
   private nWaiting = 0;
   private offset = 0;
   private lead: number;
+  private readonly block: number;
+  private asked = 0; // Samples, modulo 2³²; so are those that came.
+  private came = 0;
   private worker: MessagePort | null = null;
   private underruns = 0;
   private hasBegun = false;
 
-  constructor({ processorOptions: { ring, lead } }: Options) {
+  constructor({ processorOptions: { ring, lead, block } }: Options) {
     super();
     this.counts = ring && new Int32Array(ring, 0, RING_HEADER);
     this.ring = ring && new Float32Array(ring, RING_HEADER * 4, RING_SAMPLES);
     this.lead = lead;
+    this.block = block;
     this.port.onmessage = ({ data }) => {
       this.worker = data.worker as MessagePort;
       this.worker.onmessage = ({ data: block }) => {
         this.waiting.push(block as Float32Array);
         this.nWaiting += (block as Float32Array).length;
+        this.came = (this.came + (block as Float32Array).length) | 0;
       };
     };
   }
@@ -51,7 +56,12 @@ class Player extends AudioWorkletProcessor {
       this.lead = Math.min(this.lead + 128, RING_SAMPLES / 4);
       this.port.postMessage({ type: "late", underruns: ++this.underruns, lead: this.lead });
     }
-    if (this.available() < this.lead) this.worker.postMessage({ type: "pull" });
+    // Whoever asks again for what is being made gets more than is needed, ever later.
+    const came = this.counts ? Atomics.load(this.counts, WRITTEN) : this.came;
+    while (this.available() + ((this.asked - came) | 0) < this.lead) {
+      this.worker.postMessage({ type: "pull" });
+      this.asked = (this.asked + this.block) | 0;
+    }
     return true;
   }
 

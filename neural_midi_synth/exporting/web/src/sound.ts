@@ -1,6 +1,6 @@
 // From the page to the sound card: the worker that plays, the audio thread, and how late what is played is heard.
 
-import { type FromWorker, type Instrument, RING_HEADER, RING_SAMPLES, type ToWorker } from "./messages";
+import { clock, type FromWorker, type Instrument, RING_HEADER, RING_SAMPLES, type ToWorker } from "./messages";
 import { Told } from "./midi-file";
 import type { Voice } from "./pieces";
 import processorUrl from "./player-processor?worker&url";
@@ -76,7 +76,7 @@ export class Sound {
 
   event(channel: string, event: ChannelEvent): void {
     if (event.what === "noteOn") this.pressed = performance.now();
-    this.send({ type: "event", channel, event });
+    this.send({ type: "event", channel, event, when: clock() });
   }
 
   style(number: number, value: number | null): void {
@@ -125,7 +125,7 @@ export class Sound {
     const node = new AudioWorkletNode(context, "player", {
       numberOfInputs: 0,
       outputChannelCount: [1],
-      processorOptions: { ring, lead: this.lead },
+      processorOptions: { ring, lead: this.lead, block: this.instrument!.block_frames * this.instrument!.hop },
     });
     const { port1, port2 } = new MessageChannel();
     node.port.postMessage({ worker: port1 }, [port1]);

@@ -1,6 +1,6 @@
 // Plays: from events and pieces to blocks of sound, live for the audio thread, or as a whole.
 
-import { type FromWorker, type Instrument, READ, RING_HEADER, RING_SAMPLES, type ToWorker, WRITTEN } from "./messages";
+import { clock, type FromWorker, type Instrument, RING_HEADER, RING_SAMPLES, type ToWorker, WRITTEN } from "./messages";
 import { type Block, Model } from "./model";
 import { duration, type Voice } from "./pieces";
 import { type ChannelEvent, Voices } from "./voices";
@@ -14,11 +14,12 @@ const tell = (message: FromWorker, transfer: Transferable[] = []): void => self.
 class Player {
   private voices: Voices;
   private frame = 0;
-  private readonly waiting: { channel: string; event: ChannelEvent }[] = [];
+  private readonly waiting: { channel: string; event: ChannelEvent; when: number }[] = [];
   private piece: Voice[] = [];
   private pieceEnd = 0; // Frames, its tail included.
   private place: number | null = null; // In the piece, frames; null while it does not play.
   private isMaking = false;
+  private wanted = 0; // Blocks.
   private isRendering = false;
   private quietFrames = 0;
   private port: MessagePort | null = null;
@@ -38,11 +39,14 @@ class Player {
     this.port = port;
     this.counts = ring && new Int32Array(ring, 0, RING_HEADER);
     this.ring = ring && new Float32Array(ring, RING_HEADER * 4, RING_SAMPLES);
-    port.onmessage = () => void this.make();
+    port.onmessage = () => {
+      this.wanted++;
+      void this.make();
+    };
   }
 
-  hear(channel: string, event: ChannelEvent): void {
-    this.waiting.push({ channel, event });
+  hear(channel: string, event: ChannelEvent, when: number): void {
+    this.waiting.push({ channel, event, when });
   }
 
   keep(number: number, value: number | null): void {
@@ -123,6 +127,7 @@ class Player {
       this.voices.silence(this.frame);
       this.model.reset();
       this.isRendering = false;
+      void this.make();
     }
   }
 
@@ -135,17 +140,20 @@ class Player {
     for (const [voice, of] of this.piece.entries()) this.voices.chase(voice, of, place, this.frame);
   }
 
-  /** Makes the next block, unless one is being made. */
+  /** Makes the blocks that are wanted, unless that goes on already; where one can't be made, silence. */
   private async make(): Promise<void> {
-    if (this.isMaking || this.isRendering) return;
+    if (this.isMaking) return;
     this.isMaking = true;
-    try {
-      this.hand(await this.block());
-    } catch (error) {
-      tell({ type: "failed", message: String(error) });
-    } finally {
-      this.isMaking = false;
+    while (this.wanted > 0 && !this.isRendering) {
+      this.wanted--;
+      try {
+        this.hand(await this.block());
+      } catch (error) {
+        this.hand(new Float32Array(this.of.block_frames * this.of.hop));
+        tell({ type: "failed", message: String(error) });
+      }
     }
+    this.isMaking = false;
   }
 
   private hand(audio: Float32Array): void {
@@ -155,7 +163,6 @@ class Player {
     }
     if (this.counts && this.ring) {
       const written = Atomics.load(this.counts, WRITTEN);
-      if (((written - Atomics.load(this.counts, READ)) | 0) + audio.length > RING_SAMPLES) return;
       for (let i = 0; i < audio.length; i++) this.ring[((written + i) >>> 0) % RING_SAMPLES] = audio[i];
       Atomics.store(this.counts, WRITTEN, (written + audio.length) | 0);
     } else {
@@ -167,7 +174,13 @@ class Player {
     const { block_frames, hop, frame_rate } = this.of;
     const first = this.frame;
     this.voices.forget(first);
-    for (const { channel, event } of this.waiting.splice(0)) this.voices.happen(first, channel, event);
+    // Each event happens the length of a block after it came, so that the rhythm stays what it was.
+    let place = 0;
+    for (const { channel, event, when } of this.waiting.splice(0)) {
+      const ago = ((clock() - when) / 1000) * frame_rate;
+      place = Math.min(Math.max(block_frames - ago, place), block_frames);
+      this.voices.happen(first + place, channel, event);
+    }
     if (this.place !== null) {
       for (const [voice, of] of this.piece.entries()) {
         this.voices.follow(voice, of, this.place, this.place + block_frames, first);
@@ -212,7 +225,7 @@ self.onmessage = async ({ data }: MessageEvent<ToWorker>) => {
   try {
     if (data.type === "load") await load(data.instrument, data.model, data.runtime);
     else if (data.type === "begin") player?.begin(data.port, data.ring);
-    else if (data.type === "event") player?.hear(data.channel, data.event);
+    else if (data.type === "event") player?.hear(data.channel, data.event, data.when);
     else if (data.type === "style") player?.keep(data.number, data.value);
     else if (data.type === "piece") player?.setPiece(data.voices);
     else if (data.type === "start") player?.start(data.seconds);
