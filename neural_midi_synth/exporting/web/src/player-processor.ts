@@ -9,6 +9,9 @@ declare class AudioWorkletProcessor {
 }
 declare function registerProcessor(name: string, processor: unknown): void;
 
+const STEP = 128; // Samples: what blocks are made further ahead by, after one that came late.
+const PATIENCE_SECONDS = 8;
+
 interface Options {
   processorOptions: { ring: SharedArrayBuffer | null; lead: number; block: number };
 }
@@ -20,6 +23,10 @@ class Player extends AudioWorkletProcessor {
   private nWaiting = 0;
   private offset = 0;
   private lead: number;
+  private readonly leastLead: number;
+  private calm = 0; // Samples since a block came late, or since it was tried with less of a lead.
+  private patience = PATIENCE_SECONDS * sampleRate; // So many have to be calm before less is tried.
+  private hasTriedLess = false;
   private readonly block: number;
   private asked = 0; // Samples, modulo 2³²; so are those that came.
   private came = 0;
@@ -31,7 +38,7 @@ class Player extends AudioWorkletProcessor {
     super();
     this.counts = ring && new Int32Array(ring, 0, RING_HEADER);
     this.ring = ring && new Float32Array(ring, RING_HEADER * 4, RING_SAMPLES);
-    this.lead = lead;
+    this.lead = this.leastLead = lead;
     this.block = block;
     this.port.onmessage = ({ data }) => {
       this.worker = data.worker as MessagePort;
@@ -50,11 +57,18 @@ class Player extends AudioWorkletProcessor {
       this.take(output);
       this.hasBegun = true;
       this.tell(output);
+      this.calm += output.length;
+      if (this.calm > this.patience && this.lead > this.leastLead) {
+        this.hasTriedLess = true;
+        this.setLead(this.lead - STEP);
+      }
     } else if (this.hasBegun) {
-      // A block came late: from now on they are made a little further ahead.
+      // A block came late: from now on they are made a little further ahead, until it has been calm for long.
       this.hasBegun = false;
-      this.lead = Math.min(this.lead + 128, RING_SAMPLES / 4);
-      this.port.postMessage({ type: "late", underruns: ++this.underruns, lead: this.lead });
+      this.underruns++;
+      if (this.hasTriedLess) this.patience *= 2;
+      this.hasTriedLess = false;
+      this.setLead(Math.min(this.lead + STEP, RING_SAMPLES / 4));
     }
     // Whoever asks again for what is being made gets more than is needed, ever later.
     const came = this.counts ? Atomics.load(this.counts, WRITTEN) : this.came;
@@ -63,6 +77,12 @@ class Player extends AudioWorkletProcessor {
       this.asked = (this.asked + this.block) | 0;
     }
     return true;
+  }
+
+  private setLead(lead: number): void {
+    this.lead = lead;
+    this.calm = 0;
+    this.port.postMessage({ type: "lead", underruns: this.underruns, lead });
   }
 
   private available(): number {

@@ -151,9 +151,9 @@ export class Sound {
   }
 
   private toldByAudio(
-    data: { type: "late"; underruns: number; lead: number } | { type: "sounds"; time: number },
+    data: { type: "lead"; underruns: number; lead: number } | { type: "sounds"; time: number },
   ): void {
-    if (data.type === "late") {
+    if (data.type === "lead") {
       this.underruns = data.underruns;
       this.lead = data.lead;
     } else if (this.pressed !== null && this.context) {
