@@ -171,7 +171,7 @@ class Decoder(tf.keras.layers.Layer):
         return dict(zip([name for name, _ in self.outputs], tf.split(outputs, sizes, axis=-1))), next_state
 
     def weights_by_name(self) -> dict[str, tuple[tf.Variable, int, list[Hashable]]]:
-        """Its weights, with what the entries of an axis stand for: decoders of other channels and heads have some alike.
+        """Its weights, with what the entries of an axis stand for: decoders of other channels and heads share some.
 
         Returns:
             Name of a weight → the variable, an axis of it, and the names of the entries along that axis: channels and
