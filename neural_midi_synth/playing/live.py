@@ -47,6 +47,8 @@ _STANDSTILL_SECONDS = 0.3  # Without a callback for so long, a device has stoppe
 _WAIT_SECONDS = 0.02  # The longest that the thread sleeps.
 _GROWTH = 1.1  # Of what is kept free for computing, where it was too little.
 _MOST_COMPUTING = 0.04  # s
+_PATIENCE_SECONDS = 8.0  # Without a late block for so long, less is kept free again; twice as long after each failure.
+_REST_SECONDS = 0.1  # Without an event, since those before and after it are not equally late.
 _AVERAGED = 0.02  # How much a new block counts in the average load.
 
 
@@ -113,6 +115,10 @@ class Live:
         else:
             self.stream, tried = _held_by_machine(instrument, block_frames, voices)
             self._computing = tried if computing is None else computing
+        self._least_computing = self._computing
+        self._calm_since = self._last_event = -math.inf
+        self._patience = _PATIENCE_SECONDS
+        self._has_tried_less = False
         self.load = 0.0
         self.late = 0
         self.on_block: Callable[[int, np.ndarray], None] | None = None
@@ -205,6 +211,7 @@ class Live:
             DataError: As `Stream`.
         """
         frame = self.frame_at(when)
+        self._last_event = when
         getattr(self.stream, what)(*values, frame=frame, midi_channel=midi_channel)
         return frame
 
@@ -254,7 +261,9 @@ class Live:
         took = time.perf_counter() - began
         if output.position > position:
             self.late += 1
-            self._leave_more_time(took)
+            self._leave_more_time(took, now)
+        else:
+            self._leave_less_time(now)
         output.write(position, samples)
         with self._lock:
             if output is self.output:
@@ -293,10 +302,21 @@ class Live:
         """Which sample the device asks for at a time, as a fraction too."""
         return 0.0 if self._seen == -math.inf else self._clock.counted_at(when) * self.sample_rate
 
-    def _leave_more_time(self, took: float) -> None:
+    def _leave_more_time(self, took: float, now: float) -> None:
         """After a block that came too late since it took too long: a little more, as long as it can still be played."""
         if took > self._computing:
             self._computing = max(min(_GROWTH * self._computing, _MOST_COMPUTING), self._computing)
+        if self._has_tried_less:
+            self._patience *= 2.0
+        self._has_tried_less = False
+        self._calm_since = now
+
+    def _leave_less_time(self, now: float) -> None:
+        """After blocks that all came in time for long: a little less, down to what it was at first."""
+        is_calm = now > self._calm_since + self._patience and now > self._last_event + _REST_SECONDS
+        if is_calm and self._computing > self._least_computing:
+            self._computing = max(self._computing / _GROWTH, self._least_computing)
+            self._calm_since, self._has_tried_less = now, True
 
     def _catch_up(self, now: float) -> None:
         """Where even the end of the next block would be too late, the stream stands still until there is time again.

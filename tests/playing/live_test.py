@@ -216,6 +216,24 @@ def test_late_blocks_fade_and_play_goes_on_in_time(guitar, undisturbed, seconds)
     assert sound - times[0] == pytest.approx(live.latency.total - 0.01, abs=live.tolerance + 0.0005)
 
 
+@pytest.mark.slow
+def test_after_late_blocks_latency_grows_and_comes_back_when_it_is_calm(guitar):
+    least = 1e-4  # No block is computed in so short a time, so each late one makes it grow.
+    live = Live(guitar, 8, voices=1, computing=least)
+    device = Device(live)
+    device.run(1.0, [(0.1, _note(live, 40))])
+    assert live.latency.computing == least
+    device.run(0.5, stall=(0.1, 0.14))
+    grown = live.latency.computing
+    assert live.late and grown > least
+    device.run(7.0)
+    assert live.latency.computing == grown
+    device.run(1.4, [(time, _note(live, 40)) for time in np.arange(0.5, 1.4, 0.05)])  # Not while events come.
+    assert live.latency.computing == grown
+    device.run(8.0)
+    assert least <= live.latency.computing < grown
+
+
 def test_panic_is_silence_without_a_click(guitar, undisturbed):
     live = Live(guitar, 4, computing=COMPUTING)
     device = Device(live)
