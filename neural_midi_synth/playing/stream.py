@@ -21,14 +21,14 @@ import collections
 import math
 import os
 import threading
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
 
 from neural_midi_synth.errors import DataError
-from neural_midi_synth.instrument.controls import COLUMNS, padded
+from neural_midi_synth.instrument.controls import COLUMNS, PADDING
 from neural_midi_synth.instrument.instrument import Instrument
 from neural_midi_synth.instrument.recurrent import State
 from neural_midi_synth.instrument.rendering import render_blocks
@@ -37,6 +37,8 @@ from neural_midi_synth.playing.voices import Voices
 
 if TYPE_CHECKING:
     from note_seq.protobuf import music_pb2
+
+_MOST_COLUMNS = max(COLUMNS.values())
 
 
 class Stream:
@@ -102,7 +104,6 @@ class Stream:
             controls = self.instrument.controls
             defaults = {controls.styles[style]: value for style, value in controls.defaults.items()}
             numbers = [int(channel[3:]) for channel in controls.channels if channel.startswith("cc_")]
-            self._audible: list[bool] | None = None
             self._voices = Voices(self.voices, {number: defaults.get(number, 0.0) for number in numbers})
             self._begin(first_sample=0)
 
@@ -216,13 +217,13 @@ class Stream:
             if control_frames is not None:
                 self._wake()
                 frames, audible = self._checked(control_frames)
-                return self._play(self._step, [frames], audible)
+                return self._advance(self._step(frames, self._state, tf.constant(audible, tf.float32)))
             elif self._silent:
                 self.frame += self.block_frames
                 return np.zeros(self.block_samples, np.float32)
             # A voice that has had no note yet would add the noise that a network makes of silence.
             audible = [voice == 0 or bool(notes) for voice, notes in enumerate(self._voices.notes)]
-            return self._play(self._play_events, [self._rows(), tf.constant(self.frame, tf.int64)], audible)
+            return self._advance(self._play_events(tf.constant(self._events(audible)), self._state))
 
     def blocks(
         self,
@@ -296,9 +297,9 @@ class Stream:
         if self._silent:
             self._begin(first_sample=self.frame * self.hop)
 
-    def _rows(self) -> dict[str, tf.Tensor]:
-        """What `Controls` has to know of the events."""
-        return padded(self._voices.rows(self.instrument.frame_rate))
+    def _events(self, audible: Sequence[bool]) -> np.ndarray:
+        """All that the next block has to know of the events, and which voices are heard."""
+        return _packed_events(self._voices.rows(self.instrument.frame_rate), self.frame, audible)
 
     def _checked(self, control_frames: Mapping[str, np.ndarray]) -> tuple[dict[str, tf.Tensor], list[bool]]:
         """Control frames for every voice, and which voices they are for."""
@@ -314,10 +315,9 @@ class Stream:
             frames[channel] = tf.constant(np.broadcast_to(values.reshape([-1, one, 1]), [self.voices, one, 1]))
         return frames, [voice == 0 or is_for_all for voice in range(self.voices)]
 
-    def _play(self, graph: Callable[..., list[tf.Tensor]], inputs: Sequence[Any], audible: list[bool]) -> np.ndarray:
-        if audible != self._audible:
-            self._audible, self._mask = audible, tf.constant(audible, tf.float32)
-        signal, *self._state = graph(*inputs, self._state, self._mask)
+    def _advance(self, played: list[tf.Tensor]) -> np.ndarray:
+        """Goes on to the next block; returns the sound of this one."""
+        signal, *self._state = played
         self.frame += self.block_frames
         return signal.numpy()
 
@@ -329,19 +329,52 @@ class Stream:
             outputs, state = instrument.step(frames, packing.unpack(packed), voices, audible)
             return [instrument.level * outputs["out"]["signal"][0], *packing.pack(state)]
 
-        def play_events(
-            rows: dict[str, tf.Tensor], first_frame: tf.Tensor, packed: list[tf.Tensor], audible: tf.Tensor
-        ) -> list[tf.Tensor]:
+        def play_events(events: tf.Tensor, packed: list[tf.Tensor]) -> list[tf.Tensor]:
+            rows, first_frame, audible = _unpacked_events(events)
             return step(instrument.controls(**rows, n_frames=block_frames, first_frame=first_frame), packed, audible)
 
-        rows = {name: tf.TensorSpec([voices, None, columns], tf.float64) for name, columns in COLUMNS.items()}
+        events = tf.TensorSpec([voices, None, _MOST_COLUMNS], tf.float64)
         channels = instrument.controls.channels
         frames = {channel: tf.TensorSpec([voices, block_frames, 1], tf.float32) for channel in channels}
-        others = (packing.specs, tf.TensorSpec([voices], tf.float32))
         return (
-            tf.function(play_events, autograph=False).get_concrete_function(rows, tf.TensorSpec([], tf.int64), *others),
-            tf.function(step, autograph=False).get_concrete_function(frames, *others),
+            tf.function(play_events, autograph=False).get_concrete_function(events, packing.specs),
+            tf.function(step, autograph=False).get_concrete_function(
+                frames, packing.specs, tf.TensorSpec([voices], tf.float32)
+            ),
         )
+
+
+def _packed_events(
+    voices: Sequence[Mapping[str, Sequence[Sequence[float]]]], first_frame: int, audible: Sequence[bool]
+) -> np.ndarray:
+    """All that a graph has to know of a block's events as one array, since to hand over each takes time.
+
+    Args:
+        voices: Rows of each voice, by name, of as many columns as `COLUMNS` says.
+        first_frame: Of the block.
+        audible: Which voices are heard.
+
+    Returns:
+        Float64 `[voices, 1 + n, 4]`: what `_unpacked_events` takes apart again.
+    """
+    sizes = [max(len(rows[name]) for rows in voices) for name in COLUMNS]
+    packed = np.full([len(voices), 1 + sum(sizes), _MOST_COLUMNS], PADDING)
+    packed[:, 0] = [(*sizes[:2], first_frame, heard) for heard in audible]
+    begin = 1
+    for (name, columns), size in zip(COLUMNS.items(), sizes):
+        for of_voice, rows in zip(packed, voices):
+            if rows[name]:
+                of_voice[begin : begin + len(rows[name]), :columns] = rows[name]
+        begin += size
+    return packed
+
+
+def _unpacked_events(packed: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
+    """Rows by name as `Controls` takes them, the first frame, int64, and which voices are heard, float32 `[voices]`."""
+    head, events = packed[:, 0], packed[:, 1:]
+    parts = tf.split(events, tf.concat([tf.cast(head[0, :2], tf.int32), [-1]], axis=0), axis=1, num=len(COLUMNS))
+    rows = {name: part[..., :columns] for (name, columns), part in zip(COLUMNS.items(), parts)}
+    return rows, tf.cast(head[0, 2], tf.int64), tf.cast(head[:, 3], tf.float32)
 
 
 class _Packing:

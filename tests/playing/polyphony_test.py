@@ -116,10 +116,10 @@ class _Notes(Stream):
         super().reset()
         self.notes_played = {}
 
-    def _rows(self):
+    def _events(self, audible):
         for notes in self._voices.notes:
             self.notes_played.update({id(note): note for note in notes})
-        return super()._rows()
+        return super()._events(audible)
 
 
 @pytest.fixture(scope="module")
