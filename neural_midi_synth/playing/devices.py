@@ -26,7 +26,7 @@ Tell = Callable[[str], None]
 
 _COMMON_RATES = (48000, 44100)
 _CALLBACKS_WATCHED = 8  # Before it plays: what the device asks for, and how late it plays that.
-_SILENCE_SECONDS = 1.0  # After so long without a callback a device is gone.
+_SILENCE_SECONDS = 2.0  # After so long without a callback a device is gone.
 _RETRY_SECONDS = 1.0
 _CLOSE_SECONDS = 3.0
 _CLOCK_MEMORY = 5.0  # s

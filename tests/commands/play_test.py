@@ -192,7 +192,10 @@ def test_in_a_terminal_there_is_a_screen_and_the_keys_play(jack_server):
         while text not in shown:
             assert time.monotonic() < until, f"{text!r} is not in {shown[-3000:]}"
             if select.select([ours], [], [], 0.1)[0]:
-                shown += os.read(ours, 65536).decode(errors="replace")
+                try:
+                    shown += os.read(ours, 65536).decode(errors="replace")
+                except OSError:  # The program has ended.
+                    pytest.fail(f"{text!r} is not in {shown[-3000:]}")
         shown = shown[shown.rindex(text) :]
 
     try:
