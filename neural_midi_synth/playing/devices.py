@@ -214,7 +214,11 @@ class Keyboards:
                 port = self._input(api)
                 if port is not None:
                     self._listen(port)
-                    port.open_port(number, "keyboard")
+                    try:
+                        port.open_port(number, "keyboard")
+                    except self._rtmidi.RtMidiError:  # It has gone since it was listed.
+                        port.delete()
+                        continue
                     self._ports[api, name] = port
                     self._tell(f"{name}: plays.")
         return [name for _, name in gone]
