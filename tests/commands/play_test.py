@@ -105,9 +105,10 @@ def _note_times(take):
 @pytest.mark.slow
 def test_the_sound_comes_as_late_as_it_says(jack_server, play_command, tmp_path):
     take = tmp_path / "take.wav"
-    for _ in range(4):  # Where the machine has too much else to do, JACK stumbles, and nothing can be measured.
+    # Where the machine has too much else to do, it is measured with longer blocks, which that leaves time for.
+    for length in (16, 16, 32, 64):
         with Player() as player:
-            program = play_command("--block", 16, "--record", take, "--style", "openness=90")
+            program = play_command("--block", length, "--record", take, "--style", "openness=90")
             program.said("latency")
             player.listen_to("PortAudio")
             time.sleep(1.0)
@@ -127,16 +128,16 @@ def test_the_sound_comes_as_late_as_it_says(jack_server, play_command, tmp_path)
         if len(delays) >= 8 and max(said) - min(said) < 5.0:
             break
     else:
-        # Nothing but a stumbling JACK or late blocks, both of which are counted, excuses notes that are not heard.
-        underruns = int(re.search(r"(\d+) underruns", output)[1])
-        assert player.stumbled or underruns, f"{len(delays)} of 30 notes sound as in the take"
+        # Nothing but a JACK that stumbles, which it counts, excuses notes that are not heard.
+        assert player.stumbled, f"{len(delays)} of 30 notes sound as in the take: {output[-500:]}"
         pytest.skip(f"left out: JACK stumbled {len(player.stumbled)} times, since this machine has too much to do")
     # JACK hears what would reach the loudspeaker one period later. The latency may have grown meanwhile.
     lowest, highest = min(said) - device, max(said) - device
     assert lowest - 1.0 < np.median(delays) < highest + 1.0
     assert np.percentile(delays, 10) > lowest - around - 1.0
-    # 15.75 ms of block, 4 of the instrument, 1 of the resampler, 5.3 of the device; computing is the machine's.
-    assert total - computing < 26.5
+    # Blocks of 16 ms are 15.75, 4 are of the instrument, 1 of the resampler, 5.3 of the device; computing is the
+    # machine's.
+    assert total - computing < 26.5 + (length - 16)
 
 
 @needs_jack

@@ -64,6 +64,22 @@ def test_a_sound_that_was_not_annotated_is_found(sound, voice):
     assert all_faults[0].start == pytest.approx(notes[i, 0], abs=0.1)
 
 
+def test_a_legato_note_that_was_not_annotated_is_found_by_the_rest_that_sounds(sound, voice):
+    notes = voice.notes
+    slurred = (notes[1:, 0] - notes[:-1, 1] < 0.02) & (np.abs(np.diff(notes[:, 2])) == 1)
+    slurred &= notes[1:, 1] - notes[1:, 0] > 0.3
+    i = np.flatnonzero(slurred)[0] + 1
+    all_faults = found(sound, voice, np.delete(notes, i, axis=0))
+    assert [fault.kind for fault in all_faults] == ["unannotated_sound"]
+    assert all_faults[0].start == pytest.approx(notes[i, 0], abs=0.05)
+
+
+def test_notes_that_all_ring_on_after_their_end_are_no_faults(sound, voice):
+    notes = voice.notes.copy()
+    notes[:, 1] = notes[:, 0] + 0.5 * (notes[:, 1] - notes[:, 0])
+    assert found(sound, voice, notes) == []
+
+
 def test_what_is_written_badly_is_found_without_listening(sound, voice):
     notes = voice.notes.copy()
     long = np.flatnonzero((notes[1:, 0] - notes[:-1, 0] > 0.4) & (notes[1:, 1] - notes[1:, 0] > 0.4))[:2]
