@@ -32,9 +32,10 @@ _GONE = 0.55  # A pitch as little salient as that does not sound any more.
 # A stroke gets the sound louder by so many dB, and most of it lasts; what a finger leaving the string does is short.
 _STROKE, _LASTING_STROKE, _STROKE_SECONDS = 5.5, 4.0, 0.12
 _LOUD_BELOW_USUAL = 22.0  # dB
-# Rests of so many seconds, looked at for so long. In a take with so many of them, of which all but so many percent get
-# quieter by so many dB, one that does not get quieter by so many has a note that is not annotated.
-_REST, _LONGEST_REST, _FEWEST_RESTS, _SOUNDING_RESTS, _HONEST_FALL, _NO_FALL = 0.1, 0.4, 8, 25, 8.0, 2.5
+_REST, _LONGEST_REST = 0.1, 0.4  # s: rests from this length on are listened to, and for how long at most.
+# Rests tell something where a take has so many, and all but so many percent of them get quieter by so many dB.
+_FEWEST_RESTS, _SOUNDING_PERCENT, _QUIETER = 8, 25, 8.0
+_AS_LOUD = 2.5  # dB: a rest that gets quieter by less than that has a note that is not annotated.
 # s: how far from the onset of a note a sound may begin and be its own; where the onset was found, and where not.
 _APART, _APART_UNSURE = 0.09, 0.085
 # s: how finely a change of pitch is looked for, and from where on it counts; and how salient the new pitch must be.
@@ -200,15 +201,16 @@ def _sounding_rests(levels: np.ndarray, played: PlayedNotes, loud: float, end: f
         When they begin, s.
     """
     following = np.append(played.onsets[1:], end)
-    lasting = np.flatnonzero(following - np.maximum.accumulate(played.ends) > _REST)
-    begins, until = played.ends[lasting], np.minimum(following[lasting], played.ends[lasting] + _LONGEST_REST)
-    shares = np.linspace(0.3, 0.9, 7)
-    inside = np.array([levels_at(levels, begins + share * (until - begins)) for share in shares])
+    ends = np.maximum.accumulate(played.ends)
+    are_rests = following - ends > _REST
+    begins = ends[are_rests]
+    lengths = np.minimum(following[are_rests] - begins, _LONGEST_REST)
+    inside = np.array([levels_at(levels, begins + share * lengths) for share in np.linspace(0.3, 0.9, 7)])
     before = np.array([levels_at(levels, begins - away) for away in (0.02, 0.04, 0.06)])
     falls = np.median(before, axis=0) - np.median(inside, axis=0)
-    if len(falls) < _FEWEST_RESTS or np.percentile(falls, _SOUNDING_RESTS) < _HONEST_FALL:
+    if len(falls) < _FEWEST_RESTS or np.percentile(falls, _SOUNDING_PERCENT) < _QUIETER:
         return np.zeros(0)
-    return begins[(falls < _NO_FALL) & (np.min(inside, axis=0) > loud)]
+    return begins[(falls < _AS_LOUD) & (np.min(inside, axis=0) > loud)]
 
 
 def _new_pitches(

@@ -346,7 +346,7 @@ class Score:
         """
         self._voices = [list(_by_kind(rows, frame_rate)) for rows in voices]
 
-    def rows(self, first_frame: int, end_frame: int) -> dict[str, tf.Tensor]:
+    def rows(self, first_frame: int, end_frame: int) -> dict[str, np.ndarray]:
         """Of each kind of event the one in force at `first_frame`, those before `end_frame`, and the next one.
 
         Args:
@@ -381,7 +381,7 @@ def _by_kind(rows: Mapping[str, np.ndarray], frame_rate: int) -> Iterator[tuple[
             yield name, np.floor(of_number[:, 0] * frame_rate + _TO_NEAREST), of_number
 
 
-def padded(voices: Sequence[Mapping[str, Any]]) -> dict[str, tf.Tensor]:
+def padded(voices: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     """Rows of voices as `Controls` takes them: float64 `[voices, n, columns]`, filled up with `PADDING`."""
     result = {}
     for name, columns in COLUMNS.items():
@@ -389,5 +389,5 @@ def padded(voices: Sequence[Mapping[str, Any]]) -> dict[str, tf.Tensor]:
         filled = np.full([len(voices), max(map(len, of_voices)), columns], PADDING)
         for row, of_voice in zip(filled, of_voices):
             row[: len(of_voice)] = of_voice
-        result[name] = tf.constant(filled)
+        result[name] = filled
     return result

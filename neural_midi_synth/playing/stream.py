@@ -28,7 +28,7 @@ import numpy as np
 import tensorflow as tf
 
 from neural_midi_synth.errors import DataError
-from neural_midi_synth.instrument.controls import COLUMNS, PADDING
+from neural_midi_synth.instrument.controls import COLUMNS, padded
 from neural_midi_synth.instrument.instrument import Instrument
 from neural_midi_synth.instrument.recurrent import State
 from neural_midi_synth.instrument.rendering import render_blocks
@@ -357,16 +357,13 @@ def _packed_events(
     Returns:
         Float64 `[voices, 1 + n, 4]`: what `_unpacked_events` takes apart again.
     """
-    sizes = [max(len(rows[name]) for rows in voices) for name in COLUMNS]
-    packed = np.full([len(voices), 1 + sum(sizes), _MOST_COLUMNS], PADDING)
-    packed[:, 0] = [(*sizes[:2], first_frame, heard) for heard in audible]
-    begin = 1
-    for (name, columns), size in zip(COLUMNS.items(), sizes):
-        for of_voice, rows in zip(packed, voices):
-            if rows[name]:
-                of_voice[begin : begin + len(rows[name]), :columns] = rows[name]
-        begin += size
-    return packed
+    of_kinds = list(padded(voices).values())
+    n_notes, n_changes, _ = (rows.shape[1] for rows in of_kinds)
+    head = np.array([(n_notes, n_changes, first_frame, heard) for heard in audible], np.float64)[:, np.newaxis]
+    wide = [np.zeros([*rows.shape[:2], _MOST_COLUMNS]) for rows in of_kinds]
+    for rows, room in zip(of_kinds, wide):
+        room[..., : rows.shape[2]] = rows
+    return np.concatenate([head, *wide], axis=1)
 
 
 def _unpacked_events(packed: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:

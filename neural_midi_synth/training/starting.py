@@ -33,14 +33,14 @@ def start_from(instrument: Instrument, other: Instrument) -> None:
             "The instrument to start from has another number of layers, or one MLP where this one has one for each "
             "channel. Choose a config with its Decoder.layers and mlp_per_channel."
         )
-    for name in shared:
+    for name in sorted(shared):
         variable, axis, entries = ours[name]
         known, _, known_entries = theirs[name]
         own, values = (np.moveaxis(each.numpy(), axis, 0) for each in (variable, known))
         if own.shape[1:] != values.shape[1:]:
             raise DataError(
-                f"The instrument to start from has layers of other sizes ({name}: {list(known.shape)}, here "
-                f"{list(variable.shape)}). Choose a config with its Decoder.units and rnn_units."
+                "The instrument to start from has layers of other sizes. Choose a config with the Decoder.units and "
+                "rnn_units that its operative_config.gin says."
             )
         is_head = name.startswith("head/")
         places = _places_in_heads(entries, known_entries) if is_head else _places(entries, known_entries)
