@@ -155,6 +155,8 @@ def main() -> None:
     environment.import_tensorflow_quietly()
     strategy = _strategy(_STRATEGY.value)  # Workers have to meet before TensorFlow does anything else.
 
+    import tensorflow as tf
+
     from neural_midi_synth.data_prep import corrections, midi_audio
     from neural_midi_synth.instrument.loading import PRETRAINED, configure, load
     from neural_midi_synth.training.batches import built_data_set
@@ -189,6 +191,11 @@ def main() -> None:
         examples = beside if beside.is_dir() else None
     try:
         train(builder, _SAVE_DIR.value, examples, _MAX_MINUTES.value, strategy, debug=_DEBUG.value, start=start)
+    except tf.errors.UnavailableError as error:
+        raise DataError(
+            "another worker has ended, and none can go on without it. Start the same command on all of them again; "
+            "they go on from the last checkpoint."
+        ) from error
     except RuntimeError as error:
         if not str(error).startswith("Required bindings"):  # What gin says of what no file configures.
             raise

@@ -1,6 +1,7 @@
 """What a run leaves: an instrument, what it was trained on, and a log; however it was distributed."""
 
 import json
+import signal
 import socket
 import warnings
 
@@ -173,21 +174,42 @@ def free_ports(n):
     return ports
 
 
+WORKER_GONE = (
+    "another worker has ended, and none can go on without it. Start the same command on all of them again; they go on "
+    "from the last checkpoint."
+)
+
+
 @pytest.mark.slow
-def test_two_workers_train_what_one_would(trained, short_run, start_command, tmp_path):
+@pytest.mark.parametrize("killed", [0, 1])
+def test_two_workers_one_of_which_is_killed_train_what_one_would(trained, short_run, start_command, tmp_path, killed):
     folder = tmp_path / "instrument"
-    cluster = {"worker": [f"localhost:{port}" for port in free_ports(2)]}
-    workers = [
-        start_command(
-            "train",
-            *trained.arguments,
-            *("--save_dir", folder, *SHORT, "--strategy", "multi_worker"),
-            TF_CONFIG=json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}),
-        )
-        for index in (0, 1)
-    ]
-    answers = [worker.answer() for worker in workers]
+
+    def start():
+        cluster = {"worker": [f"localhost:{port}" for port in free_ports(2)]}
+        return [
+            start_command(
+                "train",
+                *(*trained.arguments, "--save_dir", folder, *SHORT),
+                *("--gin_param", "nms.train.steps_per_epoch = 1", "--strategy", "multi_worker"),
+                TF_CONFIG=json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}),
+            )
+            for index in (0, 1)
+        ]
+
+    workers = start()
+    workers[0].wait_for(folder / "last" / "checkpoint")
+    workers[killed].send(signal.SIGKILL)
+    assert workers[killed].answer().status == -signal.SIGKILL
+    left = workers[1 - killed].answer()
+    assert left.status == 1
+    assert left.error.endswith(f": {WORKER_GONE}\n")
+    assert "Traceback" not in left.error
+    reached = step(folder)
+    assert 0 < reached < 4
+    answers = [worker.answer() for worker in start()]
     assert [answer.status for answer in answers] == [0, 0], answers
+    assert f"Going on from step {reached}, " in answers[0].output
     assert sorted(path.name for path in folder.iterdir()) == IN_FOLDER
     alone, together = state(short_run), state(folder)
     assert alone.keys() == together.keys()
