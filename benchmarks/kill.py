@@ -114,7 +114,7 @@ def works(root: pathlib.Path) -> dict[str, Work]:
         return [*module("train"), *of_takes, "--data_dir", folder, "--save_dir", folder / "unused", "--steps", 1]
 
     return {
-        "data set": Work(data_set, lambda folder: digest(sorted(folder.rglob("*.tfrecord*")))),
+        "data set": Work(data_set, examples),
         "train": Work(
             lambda folder: [*module("train"), *of_takes, "--data_dir", data, "--save_dir", folder], lambda f: weights(f)
         ),
@@ -251,6 +251,18 @@ def digest(paths: list[pathlib.Path]) -> str:
     for path in paths:
         whole.update(path.name.encode() + path.read_bytes())
     return whole.hexdigest() if paths else "nothing"
+
+
+def examples(folder: pathlib.Path) -> str:
+    """A hash of the examples of a data set, whose features are written in another order by each process."""
+    import tensorflow as tf
+
+    whole = hashlib.sha256()
+    for path in sorted(folder.rglob("*.tfrecord*")):
+        whole.update(path.name.encode())
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            whole.update(tf.train.Example.FromString(record).SerializeToString(deterministic=True))
+    return whole.hexdigest()
 
 
 def weights(folder: pathlib.Path) -> str:
