@@ -17,8 +17,8 @@ import tensorflow as tf
 from neural_midi_synth.instrument import rendering
 from neural_midi_synth.instrument.controls import COLUMNS, ONSET, Controls, has_length, voices_of
 from neural_midi_synth.instrument.decoder import Decoder, Preprocessor
-from neural_midi_synth.instrument.gradients import loss_and_gradients, sum_of
-from neural_midi_synth.instrument.processors import F0, INHARMONICITY, ProcessorGroup
+from neural_midi_synth.instrument.gradients import loss_and_gradients, loss_of, sum_of
+from neural_midi_synth.instrument.processors import F0, INHARMONICITY, TAKE_OFFSET, ProcessorGroup
 from neural_midi_synth.instrument.recurrent import State, on_gpu
 from neural_midi_synth.instrument.strings import Strings
 from neural_midi_synth.midi.pieces import Piece, Voice
@@ -39,6 +39,7 @@ class Instrument(tf.keras.Model):
         sample_rate: Samples a second.
         hop: Samples a frame.
         latency: Samples by which a stream is behind its control frames.
+        n_takes: How many times a clip is played for its loss.
         level: Variable: peak of the recordings. Networks and losses work at full scale; what is played is scaled by it.
         pitch_range: Lowest and highest MIDI note number it has learnt, as far as its folder tells.
     """
@@ -52,6 +53,7 @@ class Instrument(tf.keras.Model):
         spectral_loss: ddsp.losses.Loss = gin.REQUIRED,
         sample_rate: int = gin.REQUIRED,
         strings: Strings | None = None,
+        energy_distance: bool = False,
         name: str = "instrument",
     ) -> None:
         """Puts an instrument together; gin gives the parts.
@@ -64,6 +66,8 @@ class Instrument(tf.keras.Model):
             spectral_loss: Called with the recorded and the played audio.
             sample_rate: Samples a second, a multiple of the frame rate.
             strings: How stiff its strings are, for processors that take their 'inharmonicity'.
+            energy_distance: Whether it is trained with the energy distance, so that held notes move as the recording's
+                do; see `gradients.loss_of`.
             name: Name of the model.
 
         Raises:
@@ -88,6 +92,7 @@ class Instrument(tf.keras.Model):
         self.decoder = decoder
         self.processor_group = processor_group
         self.spectral_loss = spectral_loss
+        self.n_takes = 2 if energy_distance else 1
         self.sample_rate = int(sample_rate)
         self.hop = self.sample_rate // controls.frame_rate
         for processor in processor_group.processors:
@@ -217,58 +222,86 @@ class Instrument(tf.keras.Model):
         """
         if n_samples is None:
             n_samples = tf.shape(features["audio"])[1]
-        parameters, group_state, audible = self.decode_clips(features, n_samples)
-        voices = voices_of(features)
-        return self.level * self.play_clips(parameters, group_state, n_samples, voices, audible)
+        (played,) = self.play_takes(features, n_samples, 1)
+        return self.level * played
 
-    def decode_clips(
-        self, features: Mapping[str, tf.Tensor], n_samples: int | tf.Tensor
-    ) -> tuple[dict[str, tf.Tensor], State, tf.Tensor | None]:
-        """From notes to what the processor group takes: the first half of `call`.
+    def play_takes(
+        self, features: Mapping[str, tf.Tensor], n_samples: int | tf.Tensor, n_takes: int
+    ) -> Iterator[tf.Tensor]:
+        """Plays clips some times, each with other noise.
 
         Args:
             features: As for `call`.
             n_samples: Length of the clips.
+            n_takes: How many times.
 
         Returns:
-            Network outputs and what is given besides, the state that the processor group begins with, and which voices
-            are audible, float32 `[batch * voices]`, or None where pieces have one voice.
+            As `play_clips`.
+        """
+        parameters, group_states, audible = self.decode_clips(features, n_samples, n_takes)
+        return self.play_clips(parameters, group_states, n_samples, voices_of(features), audible)
+
+    def decode_clips(
+        self, features: Mapping[str, tf.Tensor], n_samples: int | tf.Tensor, n_takes: int
+    ) -> tuple[dict[str, tf.Tensor], list[State], tf.Tensor | None]:
+        """From notes to what the processor group takes: the first half of `play_takes`.
+
+        Args:
+            features: As for `call`.
+            n_samples: Length of the clips.
+            n_takes: How many times they will be played.
+
+        Returns:
+            Network outputs and what is given besides, the state that the processor group begins each take with, and
+            which voices are audible, float32 `[batch * voices]`, or None where pieces have one voice.
         """
         voices = voices_of(features)
         batch = tf.shape(features["notes"])[0]
-        state = self.initial_state(batch, voices, features.get("first_sample", 0))
+        first_sample = features.get("first_sample", tf.zeros([], tf.int64))
+        state = self.initial_state(batch, voices, first_sample)
+        group_states = [state["processor_group"]]
+        for take in range(1, n_takes):
+            group_states.append(self.processor_group.initial_state(batch, voices, first_sample + take * TAKE_OFFSET))
         rows = [tf.reshape(features[name], [batch * voices, -1, columns]) for name, columns in COLUMNS.items()]
         audible = None
         if voices > 1:
             have_notes = tf.reduce_any(has_length(features["notes"]), axis=2) | (tf.range(voices) == 0)
             audible = tf.reshape(tf.cast(have_notes, tf.float32), [-1])
         parameters, _ = self.decode(self.controls(*rows, self.frames_for(n_samples)), state)
-        return parameters, state["processor_group"], audible
+        return parameters, group_states, audible
 
     def play_clips(
         self,
         parameters: dict[str, tf.Tensor],
-        group_state: State,
+        group_states: Sequence[State],
         n_samples: int | tf.Tensor,
         voices: int,
         audible: tf.Tensor | None,
-    ) -> tf.Tensor:
-        """From what the processor group takes to sound: the second half of `call`.
+    ) -> Iterator[tf.Tensor]:
+        """From what the processor group takes to sound: the second half of `play_takes`.
 
         Args:
             parameters: As `decode_clips` returns them.
-            group_state: Likewise.
+            group_states: Likewise.
             n_samples: Length of the clips.
             voices: Voices of each piece.
             audible: As `decode_clips` returns it.
 
-        Returns:
-            Clips `[batch, n_samples]` before they are scaled by `level`; the latency is cut off.
+        Yields:
+            For each take clips `[batch, n_samples]` before they are scaled by `level`; the latency is cut off.
         """
-        outputs, _ = self.processor_group(parameters, state=group_state, voices=voices, audible=audible)
-        signal = outputs["out"]["signal"]
-        rest = tf.shape(signal)[1] - self.latency - n_samples
-        return tf.split(signal, [self.latency, n_samples, rest], axis=1)[1]
+        play = functools.partial(self.processor_group, parameters, voices=voices, audible=audible)
+
+        def clips(outputs: dict[str, Any]) -> tf.Tensor:
+            signal = outputs["out"]["signal"]
+            rest = tf.shape(signal)[1] - self.latency - n_samples
+            return tf.split(signal, [self.latency, n_samples, rest], axis=1)[1]
+
+        first, *others = group_states
+        outputs, _ = play(state=first)
+        yield clips(outputs)
+        for state in others:
+            yield clips(play(state=state, played=outputs))
 
     @tf.autograph.experimental.do_not_convert
     def train_step(self, features: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -291,9 +324,9 @@ class Instrument(tf.keras.Model):
     def test_step(self, features: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One step of `evaluate`: the loss is a mean over examples, however many there are in each batch."""
         self._clear_losses()
-        played = self(features) / self.level
-        loss = self.spectral_loss(features["audio"] / self.level, played) + sum_of(self.losses)
-        self._loss.update_state(loss, sample_weight=tf.shape(played)[0])
+        audio = features["audio"] / self.level
+        loss = loss_of(self, audio, self.play_takes(features, tf.shape(audio)[1], self.n_takes))
+        self._loss.update_state(loss + sum_of(self.decoder.losses), sample_weight=tf.shape(audio)[0])
         return {"loss": self._loss.result()}
 
     @property

@@ -30,6 +30,9 @@ VOICE_OFFSET = 2654435769
 """From the sample index of one voice to that of the next, modulo 2^32. Noise is a function of the index, so voices have
 different noise. This share of 2^32, the golden ratio's, keeps the stretches of any number of voices far apart."""
 
+TAKE_OFFSET = 2**26
+"""From the first sample's index of one take of a clip to that of another with other noise: no clip is as long."""
+
 _WITHOUT_STATE = (ddsp.processors.Add,)
 
 
@@ -110,6 +113,12 @@ class ProcessorGroup(ddsp.processors.ProcessorGroup):
         self.heads, self.lag = self._check()
         keys = {key.removeprefix("inputs/") for node in self.dag for key in node[1]}
         self.given = tuple(name for name in GIVEN if name in keys)
+        with tf.init_scope():
+            self._random = {
+                processor.name
+                for processor in self.processors
+                if not isinstance(processor, _WITHOUT_STATE) and _is_random(processor)
+            }
 
     def _check(self) -> tuple[dict[str, int], int]:
         """Checks the wiring; returns the network outputs that it takes, with their sizes, and the lag of the signal."""
@@ -187,10 +196,16 @@ class ProcessorGroup(ddsp.processors.ProcessorGroup):
         voices: int | tf.Tensor = 1,
         audible: tf.Tensor | None = None,
         return_outputs_dict: bool = False,
+        played: dict[str, Any] | None = None,
     ) -> Any:
-        """With a state, `step` as the call of a Keras layer, in which processors may add losses; else as ddsp's."""
+        """As the call of a Keras layer, in which processors may add losses.
+
+        With a state it is `step`, and with what was `played` before, `again`; else ddsp's call.
+        """
         if state is None:
             return super().call(inputs, return_outputs_dict)
+        if played is not None:
+            return self.again(played, state, voices, audible)
         return self.step(inputs, state, voices, audible)
 
     def step(
@@ -213,7 +228,7 @@ class ProcessorGroup(ddsp.processors.ProcessorGroup):
             The outputs of each processor as `{'controls', 'signal'}` by name, the last one's as 'out', where the
             signal is `[batch, n_frames * hop]`; and the next state.
         """
-        return self.run(inputs, state, lambda processor, *block: processor.step(*block), voices, audible)
+        return self.run(inputs, state, _step, voices, audible)
 
     def run(
         self,
@@ -235,9 +250,47 @@ class ProcessorGroup(ddsp.processors.ProcessorGroup):
         Returns:
             As `step`.
         """
-        outputs: dict[str, Any] = dict(inputs, inputs=inputs)
-        next_state = {}
+        return self._run(self.dag, dict(inputs, inputs=inputs), state, step, voices, audible)
+
+    def again(
+        self,
+        outputs: dict[str, Any],
+        state: State,
+        voices: int | tf.Tensor = 1,
+        audible: tf.Tensor | None = None,
+    ) -> dict[str, Any]:
+        """Plays a block once more, from a state with another `first_sample`: what is random, and what is made of it.
+
+        Args:
+            outputs: What `step` returned.
+            state: Of this time.
+            voices: As for `step`.
+            audible: As for `step`.
+
+        Returns:
+            The outputs, where those of the other processors are the same.
+        """
+        anew: set[str] = set()
         for name, keys, *_ in self.dag:
+            if name in self._random or anew & {key.split("/")[0] for key in keys}:
+                anew.add(name)
+        if self.dag[-1][0] not in anew:
+            return outputs
+        dag = [node for node in self.dag if node[0] in anew]
+        return self._run(dag, dict(outputs), state, _step, voices, audible)[0]
+
+    def _run(
+        self,
+        dag: Sequence[Any],
+        outputs: dict[str, Any],
+        state: State,
+        step: Callable[[Any, dict[str, tf.Tensor], State], tuple[tf.Tensor, State]],
+        voices: int | tf.Tensor,
+        audible: tf.Tensor | None,
+    ) -> tuple[dict[str, Any], State]:
+        """Runs some of the processors in their order, and adds what they make to the outputs."""
+        next_state = {}
+        for name, keys, *_ in dag:
             taken = [ddsp.core.nested_lookup(key, outputs) for key in keys]
             if name not in self._of_voices:
                 from_voices = (key.split("/")[0] in self._of_voices for key in keys)
@@ -252,6 +305,16 @@ class ProcessorGroup(ddsp.processors.ProcessorGroup):
         if name in self._of_voices:
             outputs["out"] = {"controls": controls, "signal": _mixed(signal, voices, audible)}
         return outputs, next_state
+
+
+def _step(processor: BlockProcessor, controls: dict[str, tf.Tensor], state: State) -> tuple[tf.Tensor, State]:
+    return processor.step(controls, state)
+
+
+def _is_random(processor: BlockProcessor) -> bool:
+    """Whether what it plays depends on the index of the first sample: noise does, and nothing else may."""
+    one, other = (tf.nest.flatten(processor.initial_state(1, first_sample)) for first_sample in (0, 1))
+    return any(np.any(before.numpy() != after.numpy()) for before, after in zip(one, other))
 
 
 def _mixed(signal: tf.Tensor, voices: int | tf.Tensor, audible: tf.Tensor | None) -> tf.Tensor:

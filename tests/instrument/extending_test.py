@@ -54,10 +54,11 @@ class _CostlyNoise(FilteredNoise):
         return super().step(controls, state)
 
 
-@pytest.fixture
-def extended():
+@pytest.fixture(params=[1, 2])
+def extended(request):
     """An instrument with a loss that has a weight, and with losses that a processor and the decoder add."""
     built = _build()
+    built.n_takes = request.param
     built.spectral_loss = _TrainableLoss()
     noise = _CostlyNoise(built.hop, 65, name="filtered_noise")
     built.processor_group.filtered_noise = noise
@@ -73,10 +74,14 @@ def test_losses_that_layers_add_and_losses_that_are_learnt_count(extended):
     assert any(variable is extended.spectral_loss.weight for variable in variables)
     with tf.GradientTape() as tape:
         extended._clear_losses()
-        played = extended(features) / extended.level
-        loss = extended.spectral_loss(features["audio"] / extended.level, played)
+        audio = features["audio"] / extended.level
+        takes = extended.play_takes(features, audio.shape[1], extended.n_takes)
+        played = next(takes)
+        loss = extended.spectral_loss(audio, played)
         added = extended.losses
         total = loss + tf.add_n(added)
+        for other in takes:
+            total -= 0.5 * extended.spectral_loss(played, other)
     assert len(added) == 3
     expected = tape.gradient(total, variables)
     told, gradients = tf.function(loss_and_gradients)(extended, features)
