@@ -18,7 +18,7 @@ SMALL = [
     "nms.Reverb.reverb_length = 3000",
 ]
 WITHOUT_NOISE = ["nms.FilteredNoise.initial_bias = -60.0"]
-WITH_NOISE = ["nms.FilteredNoise.initial_bias = 0.0"]
+WITH_NOISE = ["nms.FilteredNoise.initial_bias = 0.0", "Instrument.energy_distance = True"]
 # Six strings, each with a bend and a style of its own, that begin and end at different times.
 STRINGS = tuple(
     Voice(
