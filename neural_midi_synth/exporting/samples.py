@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from neural_midi_synth.instrument.controls import COLUMNS, padded
 from neural_midi_synth.instrument.instrument import Instrument
-from neural_midi_synth.instrument.processors import TAKE_OFFSET
+from neural_midi_synth.instrument.processors import RENDITION_OFFSET
 
 SILENT_DB = -80.0
 """Below the peak of a sample: what is quieter is silence."""
@@ -100,7 +100,7 @@ def play(instrument: Instrument, notes: Sequence[Note], seconds: float, tail: fl
             }
             for note in batch
         ]
-        takes = tf.constant([note.take * TAKE_OFFSET for note in batch], tf.int64)
+        takes = tf.constant([note.take * RENDITION_OFFSET for note in batch], tf.int64)
         batches.append(graph(padded(rows), takes, tf.constant(n_samples)).numpy()[:, first:])
     return np.concatenate(batches)
 

@@ -38,7 +38,9 @@ def loss_and_gradients(instrument: Instrument, features: Mapping[str, tf.Tensor]
     before = [variable for variable in instrument.trainable_variables if variable.ref() not in references]
     with tf.GradientTape() as tape:
         instrument._clear_losses()
-        parameters, group_states, audible = instrument.decode_clips(features, tf.shape(audio)[1], instrument.n_takes)
+        parameters, group_states, audible = instrument.decode_clips(
+            features, tf.shape(audio)[1], instrument.n_renditions
+        )
         added = sum_of(instrument.decoder.losses)
         shared = added / tf.distribute.get_strategy().num_replicas_in_sync
     # MIDI and measurements tell these: they take no gradient.
@@ -51,8 +53,8 @@ def loss_and_gradients(instrument: Instrument, features: Mapping[str, tf.Tensor]
             tape.watch(parameters)
             instrument._clear_losses()
             inputs = {**parameters, **given}
-            takes = instrument.play_clips(inputs, states, tf.shape(audio)[1], voices_of(features), audible)
-            loss = loss_of(instrument, audio, takes)
+            renditions = instrument.play_clips(inputs, states, tf.shape(audio)[1], voices_of(features), audible)
+            loss = loss_of(instrument, audio, renditions)
             shared = loss / tf.distribute.get_strategy().num_replicas_in_sync
         zero = tf.UnconnectedGradients.ZERO
         return loss, *tape.gradient(shared, [parameters, after_decoder], unconnected_gradients=zero)
@@ -69,26 +71,26 @@ def loss_and_gradients(instrument: Instrument, features: Mapping[str, tf.Tensor]
     return loss + added, [by_variable[variable.ref()] for variable in instrument.trainable_variables]
 
 
-def loss_of(instrument: Instrument, audio: tf.Tensor, takes: Iterator[tf.Tensor]) -> tf.Tensor:
+def loss_of(instrument: Instrument, audio: tf.Tensor, renditions: Iterator[tf.Tensor]) -> tf.Tensor:
     """How far what is played is from the recording.
 
-    Of one take it is the spectral loss, which has a bias against noise: bin by bin, a steady tone is nearer to the
-    recording's noise than other noise as loud is. So held notes stand still. Of two takes that differ in their noise
-    alone it is the energy distance (Gritsenko et al., 2020): the loss of the first, less half of how far the two are
-    from each other. It is least where what is played is distributed as what was recorded.
+    Of one rendition it is the spectral loss, which has a bias against noise: bin by bin, a steady tone is nearer to
+    the recording's noise than other noise as loud is. So held notes stand still. Of two renditions that differ in their
+    noise alone it is the energy distance (Gritsenko et al., 2020): the loss of the first, less half of how far the two
+    are from each other. It is least where what is played is distributed as what was recorded.
 
     Args:
         instrument: What is trained.
         audio: Recorded clips `[batch, n_samples]`.
-        takes: One or two takes of what is played, each shaped as the clips.
+        renditions: What is played, once or twice, each time shaped as the clips.
 
     Returns:
         The loss, with what processors and losses have added to it by Keras' `add_loss`, once.
     """
-    first = next(takes)
+    first = next(renditions)
     loss = instrument.spectral_loss(audio, first)
     loss += sum_of([*instrument.processor_group.losses, *instrument.spectral_loss.losses])
-    for other in takes:
+    for other in renditions:
         loss -= 0.5 * instrument.spectral_loss(first, other)
     return loss
 

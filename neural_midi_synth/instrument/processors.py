@@ -30,8 +30,9 @@ VOICE_OFFSET = 2654435769
 """From the sample index of one voice to that of the next, modulo 2^32. Noise is a function of the index, so voices have
 different noise. This share of 2^32, the golden ratio's, keeps the stretches of any number of voices far apart."""
 
-TAKE_OFFSET = 2**26
-"""From the first sample's index of one take of a clip to that of another with other noise: no clip is as long."""
+RENDITION_OFFSET = 2**26
+"""From the first sample's index of one rendition of a clip to that of the next, whose noise is another: no clip is as
+long."""
 
 _WITHOUT_STATE = (ddsp.processors.Add,)
 
@@ -113,12 +114,6 @@ class ProcessorGroup(ddsp.processors.ProcessorGroup):
         self.heads, self.lag = self._check()
         keys = {key.removeprefix("inputs/") for node in self.dag for key in node[1]}
         self.given = tuple(name for name in GIVEN if name in keys)
-        with tf.init_scope():
-            self._random = {
-                processor.name
-                for processor in self.processors
-                if not isinstance(processor, _WITHOUT_STATE) and _is_random(processor)
-            }
 
     def _check(self) -> tuple[dict[str, int], int]:
         """Checks the wiring; returns the network outputs that it takes, with their sizes, and the lag of the signal."""
@@ -272,7 +267,7 @@ class ProcessorGroup(ddsp.processors.ProcessorGroup):
         """
         anew: set[str] = set()
         for name, keys, *_ in self.dag:
-            if name in self._random or anew & {key.split("/")[0] for key in keys}:
+            if _is_random(getattr(self, name)) or anew & {key.split("/")[0] for key in keys}:
                 anew.add(name)
         if self.dag[-1][0] not in anew:
             return outputs
@@ -312,9 +307,12 @@ def _step(processor: BlockProcessor, controls: dict[str, tf.Tensor], state: Stat
 
 
 def _is_random(processor: BlockProcessor) -> bool:
-    """Whether what it plays depends on the index of the first sample: noise does, and nothing else may."""
-    one, other = (tf.nest.flatten(processor.initial_state(1, first_sample)) for first_sample in (0, 1))
-    return any(np.any(before.numpy() != after.numpy()) for before, after in zip(one, other))
+    """Whether what it plays depends on the index of the first sample, as noise does."""
+    if isinstance(processor, _WITHOUT_STATE):
+        return False
+    with tf.init_scope():
+        one, other = (tf.nest.flatten(processor.initial_state(1, first_sample)) for first_sample in (0, 1))
+        return any(np.any(before.numpy() != after.numpy()) for before, after in zip(one, other))
 
 
 def _mixed(signal: tf.Tensor, voices: int | tf.Tensor, audible: tf.Tensor | None) -> tf.Tensor:

@@ -58,7 +58,7 @@ class _CostlyNoise(FilteredNoise):
 def extended(request):
     """An instrument with a loss that has a weight, and with losses that a processor and the decoder add."""
     built = _build()
-    built.n_takes = request.param
+    built.n_renditions = request.param
     built.spectral_loss = _TrainableLoss()
     noise = _CostlyNoise(built.hop, 65, name="filtered_noise")
     built.processor_group.filtered_noise = noise
@@ -75,12 +75,12 @@ def test_losses_that_layers_add_and_losses_that_are_learnt_count(extended):
     with tf.GradientTape() as tape:
         extended._clear_losses()
         audio = features["audio"] / extended.level
-        takes = extended.play_takes(features, audio.shape[1], extended.n_takes)
-        played = next(takes)
+        renditions = extended.play_renditions(features, audio.shape[1], extended.n_renditions)
+        played = next(renditions)
         loss = extended.spectral_loss(audio, played)
         added = extended.losses
         total = loss + tf.add_n(added)
-        for other in takes:
+        for other in renditions:
             total -= 0.5 * extended.spectral_loss(played, other)
     assert len(added) == 3
     expected = tape.gradient(total, variables)

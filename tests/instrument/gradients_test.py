@@ -32,12 +32,12 @@ def _instrument(**losses):
 
 
 @pytest.mark.parametrize("losses", [{"mag_weight": 0.0}, {"logmag_weight": 0.0}])
-def test_to_noise_other_noise_is_nearer_than_what_stands_still_by_two_takes_alone(losses):
+def test_to_noise_other_noise_is_nearer_than_what_stands_still_by_two_renditions_alone(losses):
     instrument, recorded, steady = _instrument(**losses), _noise(), _steady()
 
-    def distances(n_takes):
-        noise = float(loss_of(instrument, recorded, iter([_noise() for _ in range(n_takes)])))
-        return noise, float(loss_of(instrument, recorded, iter([steady] * n_takes)))
+    def distances(n_renditions):
+        noise = float(loss_of(instrument, recorded, iter([_noise() for _ in range(n_renditions)])))
+        return noise, float(loss_of(instrument, recorded, iter([steady] * n_renditions)))
 
     noise, still = distances(1)
     assert still < 0.95 * noise

@@ -253,16 +253,16 @@ def test_every_weight_learns(either):
 
 
 @pytest.mark.parametrize("batch", [2, 3])  # in two halves, and whole
-@pytest.mark.parametrize("model, n_takes", [("guitar", 1), ("guitar", 2), ("lineage", 1)])
-def test_a_step_of_training_goes_down_the_slope_of_the_loss_of_what_is_played(model, n_takes, batch):
-    played = _build(model, f"Instrument.energy_distance = {n_takes == 2}")
+@pytest.mark.parametrize("model, n_renditions", [("guitar", 1), ("guitar", 2), ("lineage", 1)])
+def test_a_step_of_training_goes_down_the_slope_of_the_loss_of_what_is_played(model, n_renditions, batch):
+    played = _build(model, f"Instrument.energy_distance = {n_renditions == 2}")
     # Not of logarithms: theirs is so steep near silence that roundings count.
     played.spectral_loss = ddsp.losses.SpectralLoss()
     played.level.assign(0.5)
     features = {**_features(*[VOICE] * batch), "first_sample": tf.range(batch, dtype=tf.int64)}
     features["audio"] = tf.random.stateless_uniform([batch, 8000], [0, 0], -0.1, 0.1)
     with tf.GradientTape() as tape:
-        one, *others = played.play_takes(features, 8000, n_takes)
+        one, *others = played.play_renditions(features, 8000, n_renditions)
         loss = played.spectral_loss(features["audio"] / 0.5, one)
         loss -= sum(0.5 * played.spectral_loss(one, other) for other in others)
     expected = tape.gradient(loss, played.trainable_variables)
