@@ -38,7 +38,7 @@ from neural_midi_synth.midi.pieces import Voice
 from neural_midi_synth.midi.standard_midi_file import write_midi
 
 TINY = """
-include 'models/guitar.gin'
+include 'models/guitar_16k.gin'
 MidiAudioConfig.window_seconds = 1.0
 MidiAudioConfig.hop_seconds = 0.25
 Decoder.units = 16

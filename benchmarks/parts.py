@@ -223,13 +223,13 @@ class Parts:
         plain = [ddsp.losses.SpectralLoss(), SpectralLoss(sample_rate=SAMPLE_RATE, logmag_weight=0.0, mel_weight=0.0)]
         measuring.check_same("spectral loss of magnitudes", *(loss(target, audio) for loss in plain))
         rows = []
-        for name, ours in (("", stock.spectral_loss()), (" of guitar.gin", self._default_loss())):
+        for name, ours in (("", stock.spectral_loss()), (" of guitar_16k.gin", self._own_loss())):
             pair = [functools.partial(loss, target) for loss in (ours, stock.spectral_loss())]
             rows.append(self._beside(f"spectral loss{name} with gradient", self._gradients(pair, [audio])))
         return rows
 
-    def _default_loss(self) -> ddsp.losses.Loss:
-        return material.built("guitar", self._sizes.bindings).spectral_loss
+    def _own_loss(self) -> ddsp.losses.Loss:
+        return material.built("guitar_16k", self._sizes.bindings).spectral_loss
 
     # The whole.
 
@@ -243,20 +243,25 @@ class Parts:
         # The noise is another one, and stock's phase drifts, which magnitudes hardly tell.
         measuring.check_same("loss of the instrument", *(loss(self._audio, audio) for audio in played), tolerance=0.02)
         calls = {"lineage": _step(ours, self._features, 1e-3), "stock": _step(theirs, self._stock_features, 1e-3)}
-        default = material.built("guitar", self._sizes.bindings)
+        small = material.built("guitar_16k", self._sizes.bindings)
         own_batch, own_seconds = (gin.query_parameter(f"nms.train.{name}") for name in ("batch_size", "clip_seconds"))
         if self._quick:
             own_batch, own_seconds = 1, self._sizes.clip_seconds
-        calls["guitar"] = _step(default, self._features, 2e-3)
-        own = material.training_features(own_batch, round(own_seconds * SAMPLE_RATE), SAMPLE_RATE)
-        calls["own"] = _step(material.built("guitar", self._sizes.bindings), own, 2e-3)
+        calls["guitar_16k"] = _step(small, self._features, 2e-3)
+        for config in ("guitar_16k", "guitar"):  # In batches of their own.
+            instrument = material.built(config, self._sizes.bindings)
+            own = material.training_features(
+                own_batch, round(own_seconds * instrument.sample_rate), instrument.sample_rate
+            )
+            calls[f"own {config}"] = _step(instrument, own, 2e-3)
         times = measuring.interleaved(calls, self._sizes.seconds)
-        batches = {name: (self._sizes.batch, self._sizes.clip_seconds) for name in ("lineage", "guitar")}
-        batches["own"] = (own_batch, own_seconds)
+        batches = {name: (self._sizes.batch, self._sizes.clip_seconds) for name in ("lineage", "guitar_16k")}
+        batches |= {name: (own_batch, own_seconds) for name in ("own guitar_16k", "own guitar")}
+        aims = {"lineage": "8 ×", "guitar_16k": "30 ×", "guitar": "20 ×"}
         rows = []
         for name, (batch, seconds) in batches.items():
-            config, aim = ("lineage", "8 ×") if name == "lineage" else ("guitar", "30 ×")
-            title = f"training step, {config}.gin, {batch} × {seconds:g} s"
+            config = name.removeprefix("own ")
+            title, aim = f"training step, {config}.gin, {batch} × {seconds:g} s", aims[config]
             audio = (batch * seconds, self._batch_audio)
             rows.append(Row(title, times[name], times["stock"], *audio, aim=aim, call=calls[name]))
         return rows

@@ -26,6 +26,7 @@ _STEPS = 256  # of a semitone, in the table of frequencies
 _PARTS = 1024  # of a sample, in which a phase that begins anew is counted
 _PART = 128  # samples of a response at a time
 _SHORT_PART = 32  # Likewise, of the short responses that noise has, of which there are many.
+_INAUDIBLE = 1e-4  # What is left out of a room's response, as a share of what it makes of the dry sound.
 
 
 class _Comparison(Lookup):
@@ -114,6 +115,9 @@ class _Oscillators(Oscillators):
         begins, last = self._starts(frequencies, phase, onset, plucked)
         return tf.cast(begins, tf.float32) * 2.0**-32, last
 
+    def filled_in(self, played: tf.Tensor) -> tf.Tensor:
+        return _product(played, self._between)
+
     def _starts(
         self, hz: tf.Tensor, phase: tf.Tensor, onset: tf.Tensor | None, plucked: tf.Tensor | None
     ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -169,9 +173,17 @@ class _Oscillators(Oscillators):
         return _high_word(tf.where(is_anew, times(step / _PARTS)[:, 1:] * since * sounds, steps)), is_anew
 
 
+def _product(x: tf.Tensor, constant: np.ndarray) -> tf.Tensor:
+    """`x @ constant`, though large constants are stored in half precision: as a coarse part, and what it lacks."""
+    coarse = constant.astype(np.float16).astype(np.float32)
+    parts = np.concatenate([coarse, (constant - coarse).astype(np.float32)], axis=0)
+    return tf.matmul(tf.concat([x, x], axis=-1), parts)
+
+
 def _harmonic(processor: Harmonic, controls: dict[str, tf.Tensor], state: State) -> tuple[tf.Tensor, State]:
     """As `Harmonic.step`."""
-    return processor.step_with(_Oscillators(processor.hop, processor.sample_rate), controls, state)
+    oscillators = _Oscillators(processor.hop, processor.sample_rate, processor.highest_hz)
+    return processor.step_with(oscillators, controls, state)
 
 
 def _first_of(count: tf.Tensor) -> tf.Tensor:
@@ -195,10 +207,7 @@ class _Filters(Filters):
         return hops
 
     def responses(self, magnitudes: tf.Tensor) -> tf.Tensor:
-        # Large constants are stored in half precision: the coarse part of each response, and what is missing from it.
-        coarse = self.bands.astype(np.float16).astype(np.float32)
-        bands = np.concatenate([coarse, (self.bands - coarse).astype(np.float32)], axis=0)
-        return tf.matmul(tf.concat([magnitudes, magnitudes], axis=-1), bands)
+        return _product(magnitudes, self.bands)
 
     def filtered(self, noise: tf.Tensor, responses: tf.Tensor) -> tf.Tensor:
         voices, n_hops, size = responses.shape
@@ -219,8 +228,14 @@ def _filtered_noise(processor: FilteredNoise, controls: dict[str, tf.Tensor], st
 
 
 def _reverb(processor: Reverb, controls: dict[str, tf.Tensor], state: State) -> tuple[tf.Tensor, State]:
-    """As `Reverb.step`, in time instead of frequency: the response is cut into parts, each convolved with the block."""
+    """As `Reverb.step`, in time instead of frequency: the response is cut into parts, each convolved with the block.
+
+    What a learnt response ends with, too soft to be heard, is left out.
+    """
     audio, response = controls["audio"], controls["ir"]
+    with tf.init_scope():
+        energy = np.cumsum(np.square(processor.impulse_response().numpy()[::-1]))[::-1]
+    response = response[: np.count_nonzero(energy > _INAUDIBLE**2 * (1.0 + energy[0])) + 1]
     n_samples = audio.shape[1]
     part = min(n_samples, _PART)
     parts = tf.reshape(tf.pad(response, [[0, -response.shape[0] % part]]), [-1, part])

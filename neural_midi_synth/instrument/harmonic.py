@@ -51,6 +51,7 @@ class Harmonic(ddsp.synths.Harmonic):
         hop: int = gin.REQUIRED,
         n_harmonics: int = gin.REQUIRED,
         f0_ratio: float = 1.0,
+        highest_hz: float | None = None,
         amp_resample_method: str = "window",
         normalize_below_nyquist: bool = True,
         scale_fn: Any = exp_sigmoid,
@@ -63,11 +64,19 @@ class Harmonic(ddsp.synths.Harmonic):
             hop: Samples a frame.
             n_harmonics: Oscillators in the bank.
             f0_ratio: Factor on the fundamental frequency: 1.5 plays the fifth.
+            highest_hz: Harmonics from there on are silent; from half the sample rate on unless given. Up to 15/32 of
+                half the sample rate, the bank is played at every second sample only, up to 15/48 at every third, and so
+                on (see `Oscillators`).
             amp_resample_method: How amplitudes go from frame to frame: 'window' (overlapping Hann windows) or 'linear'.
-            normalize_below_nyquist: Whether harmonics above half the sample rate are removed before normalising.
+            normalize_below_nyquist: Whether harmonics that are silent are removed before normalising.
             scale_fn: Maps network outputs to amplitudes.
             name: Name of the layer, under which the group's DAG finds it.
+
+        Raises:
+            ValueError: An unknown method, or a highest frequency that is none.
         """
+        if highest_hz is not None and not 0.0 < highest_hz <= sample_rate / 2.0:
+            raise ValueError(f"Harmonic.highest_hz: {highest_hz} is not between 0 and half of {sample_rate} Hz.")
         if amp_resample_method not in ("window", "linear"):
             raise ValueError(f"Harmonic.amp_resample_method: '{amp_resample_method}' is neither 'window' nor 'linear'.")
         super().__init__(
@@ -83,7 +92,9 @@ class Harmonic(ddsp.synths.Harmonic):
         self.f0_ratio = f0_ratio
         self.parameters = {"amplitudes": 1, "harmonic_distribution": n_harmonics}
         self._orders = np.arange(1, n_harmonics + 1, dtype=np.float32)
-        self.oscillators = Oscillators(hop, sample_rate)
+        self.highest_hz = highest_hz
+        self._audible_rate = sample_rate if highest_hz is None else 2.0 * highest_hz
+        self.oscillators = Oscillators(hop, sample_rate, highest_hz)
 
     def get_controls(
         self,
@@ -106,7 +117,12 @@ class Harmonic(ddsp.synths.Harmonic):
         Returns:
             The same names: amplitudes above 0, a distribution that sums to 1, and the frequency of the first harmonic.
         """
-        controls = super().get_controls(amplitudes, harmonic_distribution, f0_hz * self.f0_ratio)
+        f0_hz = f0_hz * self.f0_ratio
+        if self.scale_fn is not None:
+            amplitudes, harmonic_distribution = self.scale_fn(amplitudes), self.scale_fn(harmonic_distribution)
+        audible_rate = self._audible_rate if self.normalize_below_nyquist else None
+        distribution = ddsp.core.normalize_harmonics(harmonic_distribution, f0_hz, audible_rate)
+        controls = {"amplitudes": amplitudes, "harmonic_distribution": distribution, "f0_hz": f0_hz}
         given = {"inharmonicity": inharmonicity, "onset": onset}
         return controls | {name: value for name, value in given.items() if value is not None}
 
@@ -161,7 +177,7 @@ class Harmonic(ddsp.synths.Harmonic):
         harmonics = ddsp.core.remove_above_nyquist(
             controls["f0_hz"] * self._orders + deviation_hz,
             controls["amplitudes"] * controls["harmonic_distribution"],
-            self.sample_rate,
+            self._audible_rate,
         )
         f0_hz = tf.concat([state["f0_hz"], controls["f0_hz"]], axis=1)
         deviation_hz = tf.concat([state["deviation_hz"], deviation_hz], axis=1)
@@ -178,7 +194,9 @@ class Harmonic(ddsp.synths.Harmonic):
         if begins is not None:
             phases += oscillators.bank_phases(frames_first(begins), frames_first(deviation_hz), onset, plucked)
         frequencies = frames_first(f0_hz * self._orders + deviation_hz)
-        signal = oscillators.play(phases, frequencies, frames_first(harmonics), self._rise(onset), onset)
+        signal = oscillators.play(
+            phases, frequencies, frames_first(harmonics), self._rise(oscillators.positions / self.hop, onset), onset
+        )
         return signal, {
             "phase": last_phase,
             "deviation": deviation,
@@ -196,26 +214,25 @@ class Harmonic(ddsp.synths.Harmonic):
         signal, _ = self.step(controls, self.initial_state(tf.shape(f0_hz)[0]))
         return signal[:, self.hop :]
 
-    def _rise(self, onset: tf.Tensor | None) -> tf.Tensor:
-        """Share of the later frame at each sample of a hop: `[hop]`, or of each hop, `[n_frames, batch, hop]`."""
-        samples = np.arange(self.hop) / self.hop
-        gradual = samples if self.amp_resample_method == "linear" else 0.5 - 0.5 * np.cos(math.pi * samples)
+    def _rise(self, places: np.ndarray, onset: tf.Tensor | None) -> tf.Tensor:
+        """Share of the later frame at places `[n]` of a hop, 0 to 1: `[n]`, or of each hop, `[n_frames, batch, n]`."""
+        gradual = places if self.amp_resample_method == "linear" else 0.5 - 0.5 * np.cos(math.pi * places)
         gradual = tf.constant(gradual, tf.float32)
-        return gradual if onset is None else tf.where(onset < 0.0, gradual, rise_of_onset(onset, self.hop))
+        return gradual if onset is None else tf.where(onset < 0.0, gradual, rise_of_onset(onset, places))
 
 
-def rise_of_onset(onset: tf.Tensor, hop: int) -> tf.Tensor:
-    """How much of a new note there is at each sample of the hop it begins in, as half of a Hann window rises.
+def rise_of_onset(onset: tf.Tensor, places: np.ndarray) -> tf.Tensor:
+    """How much of a new note there is at places of the hop it begins in, as half of a Hann window rises.
 
     Args:
         onset: Where in the hop it begins, 0 to 1, `[batch, n_frames, 1]`.
-        hop: Samples.
+        places: Likewise, `[n]`.
 
     Returns:
-        0 to 1, `[batch, n_frames, hop]`.
+        0 to 1, `[batch, n_frames, n]`.
     """
-    samples = tf.constant(np.arange(hop) / hop, tf.float32)
-    return 0.5 - 0.5 * tf.cos(math.pi * tf.clip_by_value((samples - onset) / ATTACK, 0.0, 1.0))
+    since = tf.constant(places, tf.float32) - onset
+    return 0.5 - 0.5 * tf.cos(math.pi * tf.clip_by_value(since / ATTACK, 0.0, 1.0))
 
 
 def deviations(f0_hz: tf.Tensor, orders: np.ndarray, inharmonicity: tf.Tensor | None) -> tf.Tensor:

@@ -32,6 +32,7 @@ class SpectralLoss(ddsp.losses.SpectralLoss):
         mel_bands: Sequence[int] = (80, 40),
         floor_db: float = -80.0,
         overlap: float = 0.75,
+        bins_up_to_hz: float | None = None,
         sample_rate: int = gin.REQUIRED,
         name: str = "spectral_loss",
     ) -> None:
@@ -46,6 +47,7 @@ class SpectralLoss(ddsp.losses.SpectralLoss):
             mel_bands: How many bands each has.
             floor_db: Level of a sine, in dB of full scale, whose magnitude is added before each logarithm.
             overlap: Of one window with the next, as a share of it.
+            bins_up_to_hz: What is higher is compared in mel bands only; half the sample rate unless given.
             sample_rate: Samples a second.
             name: Name of the loss.
 
@@ -56,6 +58,7 @@ class SpectralLoss(ddsp.losses.SpectralLoss):
             raise ValueError(f"SpectralLoss.mel_bands: {len(mel_bands)} numbers for {len(mel_fft_sizes)} FFT sizes.")
         super().__init__(fft_sizes=tuple(fft_sizes), mag_weight=mag_weight, logmag_weight=logmag_weight, name=name)
         self._overlap = overlap
+        self._share_of_bins = 1.0 if bins_up_to_hz is None else min(2.0 * bins_up_to_hz / sample_rate, 1.0)
         self.mel_weight = mel_weight
         self._floor = 10.0 ** (floor_db / 20.0)
         self._mel = {
@@ -70,12 +73,14 @@ class SpectralLoss(ddsp.losses.SpectralLoss):
         for size in sorted({*self.fft_sizes, *self._mel}, reverse=True):
             target, value = (_magnitudes(each, size, self._overlap) for each in (target_audio, audio))
             floor = self._floor * size / 4.0  # The magnitude of a sine of that amplitude under a Hann window.
+            if size in self._mel:
+                bands = (tf.matmul(each, self._mel[size]) for each in (target, value))
+                loss += self.mel_weight * _log_distance(*bands, floor)
             if size in self.fft_sizes:
+                n_bins = round(self._share_of_bins * size / 2.0) + 1
+                target, value = target[..., :n_bins], value[..., :n_bins]
                 loss += self.mag_weight * tf.reduce_mean(tf.abs(target - value))
                 loss += self.logmag_weight * _log_distance(target, value, floor)
-            if size in self._mel:
-                target, value = tf.matmul(target, self._mel[size]), tf.matmul(value, self._mel[size])
-                loss += self.mel_weight * _log_distance(target, value, floor)
         return loss
 
 

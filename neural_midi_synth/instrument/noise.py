@@ -139,7 +139,7 @@ class FilteredNoise(ddsp.synths.FilteredNoise):
         if onset is not None:
             _, new_due, new_late = self._parts(filters.filtered(noise[:, :-1], responses[:, 1:]))
             begins = onset >= 0.0
-            share = tf.where(begins, rise_of_onset(onset, self.hop), 0.0)
+            share = tf.where(begins, rise_of_onset(onset, np.arange(self.hop) / self.hop), 0.0)
             early = tf.where(begins, share * early, early)
             due, late = due + share * (new_due - due), tf.where(begins, new_late, late)
         ringing = tf.pad(state["ringing"], [[0, 0], [0, n_samples]])

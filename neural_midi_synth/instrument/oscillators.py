@@ -16,6 +16,13 @@ CYCLE = 2**32
 FIRST_PULSE = 0.0015
 """Seconds from the onset of a plucked string to its first pulse, where all its partials are at phase 0."""
 
+HEADROOM = 16.0 / 15.0
+"""By how much half the rate at which a bank is played is above its highest oscillator, as a factor, at least."""
+MOST_FILLED_IN = 8192
+"""In hops of more samples a bank is played at every sample: the matrix that fills in grows with the square of a hop."""
+BEYOND = 8
+"""At how many positions before a hop and after it a bank is played, where it is not played at every sample."""
+
 # Coefficients of the polynomial in `_polynomial_sine`, the highest power first.
 _SINE = (12.235930442810059, -38.12417984008789, 67.04401397705078, -64.83468627929688, 25.13273048400879)
 _POLYNOMIAL = contextvars.ContextVar("polynomial_sines", default=False)
@@ -56,27 +63,40 @@ class Oscillators:
     Where the pitch is steady this is exact. In a vibrato of a semitone, six times a second, what differs is 74 dB below
     the sound with hops of 8 ms, and 87 dB with hops of 4 ms.
 
+    Where no oscillator is higher than a part of half the sample rate, the bank is played at every second or third
+    sample only, from a little before the hop to a little after it, and one more matrix product fills in the samples
+    between: that of the best guess for sounds that reach no higher. What it leaves is 60 dB below the sound or less.
+
     Attributes:
+        positions: Where the bank is played, samples from the hop's begin, `[pieces * samples of a piece]`.
         middles: Samples from the hop's begin to the middle of each piece, `[pieces]`.
     """
 
-    def __init__(self, hop: int, sample_rate: int) -> None:
+    def __init__(self, hop: int, sample_rate: int, highest_hz: float | None = None) -> None:
         """Cuts a hop into pieces.
 
         Args:
             hop: Samples a frame.
             sample_rate: Samples a second.
+            highest_hz: No oscillator that sounds is higher; half the sample rate unless given.
         """
         self._hop = hop
         self._sample_rate = sample_rate
+        filled_in = highest_hz is not None and hop <= MOST_FILLED_IN
+        spacing = 1 if not filled_in else max(int(sample_rate / (2.0 * highest_hz * HEADROOM) + 1e-6), 1)
+        n = hop if spacing == 1 else -(-hop // spacing) + 2 * BEYOND
         # 2 hop / n + n sines for pieces of n samples: fewest at the root of 2 hop.
-        half = min(range(1, max(hop // 2, 1) + 1), key=lambda half: (-(-hop // (2 * half)) + half, -half))
-        self._offsets = (np.arange(half) + 0.5).astype(np.float32)
-        self.middles = np.arange(-(-hop // (2 * half))) * (2.0 * half) + half - 0.5
-        self._padded_hop = 2 * half * len(self.middles)
+        half = min(range(1, max(n // 2, 1) + 1), key=lambda half: (-(-n // (2 * half)) + half, -half))
+        n = 2 * half * -(-n // (2 * half))
+        first = 0.0 if spacing == 1 else hop // 2 - 0.5 - (n - 1) / 2.0 * spacing
+        self.positions = first + np.arange(n) * float(spacing)
+        self._offsets = ((np.arange(half) + 0.5) * spacing).astype(np.float32)
+        self._size = 2 * half * spacing
+        samples = self.positions.reshape([-1, 2 * half])
+        self.middles = samples.mean(axis=1)
         # Of the later frame's frequency, on the way from a middle to a sample: what it is halfway between them.
-        samples = np.arange(self._padded_hop).reshape([-1, 2 * half])
         self._share_of_frequency = ((0.5 * (samples + self.middles[:, np.newaxis]) + 0.5) / hop).astype(np.float32)
+        self._between = None if spacing == 1 else _between(self.positions, hop, 2.0 * highest_hz / sample_rate)
 
     def phases(
         self, f0_hz: tf.Tensor, phase: tf.Tensor, onset: tf.Tensor | None, plucked: tf.Tensor | None
@@ -147,8 +167,8 @@ class Oscillators:
 
     def jumps(self, onset: tf.Tensor) -> tf.Tensor:
         """Samples of the hop before pitch and phase are the new note's: they change with the piece it begins in."""
-        size = 2 * len(self._offsets)
-        return tf.floor(onset * (self._hop / size)) * size
+        first = self.middles[0] - self._size / 2.0 + 0.5
+        return tf.maximum(first + tf.floor((onset * self._hop - first) / self._size) * self._size, 0.0)
 
     def _counted(self, onset: tf.Tensor | None, plucked: tf.Tensor | None, dtype: type = np.float64) -> _Counted:
         """For how many samples the frequencies at both ends of a hop have counted, at the middles and at its end."""
@@ -186,7 +206,7 @@ class Oscillators:
             phases: At the middles, in turns of `turn`, `[n_frames, batch, pieces, n]`.
             frequencies: Hz, `[n_frames + 1, batch, n]`.
             amplitudes: `[n_frames + 1, batch, n]`.
-            rise: Share of the later frame's amplitude at each sample, `[hop]` or `[n_frames, batch, hop]`.
+            rise: Share of the later frame's amplitude at each of `positions`, `[n]` or `[n_frames, batch, n]`.
             onset: Where a note begins in each hop, 0 to 1, and below 0 where none does, `[n_frames, batch, 1]`.
 
         Returns:
@@ -212,17 +232,39 @@ class Oscillators:
 
         at_begin, at_end = played(slice(None, -1)), played(slice(1, None))
         falling, rising = tf.unstack(at_begin + share[..., tf.newaxis, :, :] * (at_end - at_begin), axis=2)
-        signal = tf.reshape(falling + rise * (rising - falling), [n_frames, batch, self._padded_hop])
-        if self._padded_hop != self._hop:
+        signal = tf.reshape(falling + rise * (rising - falling), [n_frames, batch, len(self.positions)])
+        if self._between is not None:
+            signal = self.filled_in(signal)
+        elif len(self.positions) != self._hop:
             signal = signal[..., : self._hop]
         return tf.reshape(frames_first(signal), [batch, -1])
 
+    def filled_in(self, played: tf.Tensor) -> tf.Tensor:
+        """Every sample of each hop, `[…, hop]`, from what is played at `positions`, `[…, n]`."""
+        return tf.tensordot(played, self._between, 1)
+
     def _in_pieces(self, samples: tf.Tensor) -> tf.Tensor:
-        """Cuts samples of hops, `[…, hop]`, into pieces: `[…, pieces, samples of a piece]`."""
-        missing = self._padded_hop - self._hop
-        if missing:
-            samples = tf.pad(samples, [[0, 0]] * (len(samples.shape) - 1) + [[0, missing]])
+        """Cuts what there is at `positions`, `[…, n]`, into pieces: `[…, pieces, samples of a piece]`."""
         return tf.reshape(samples, tf.concat([tf.shape(samples)[:-1], [len(self.middles), -1]], axis=0))
+
+
+def _between(positions: np.ndarray, hop: int, band: float) -> np.ndarray:
+    """The matrix that makes of a sound at `positions` the same sound at each sample of a hop.
+
+    It errs least, in the mean over all sounds that reach up to `band` of half the sample rate, each frequency counting
+    alike: linear prediction, whose correlations are known.
+
+    Args:
+        positions: Samples from the hop's begin, `[n]`.
+        hop: Samples.
+        band: As a share of half the sample rate.
+
+    Returns:
+        float32 `[n, hop]`.
+    """
+    positions = positions[:, np.newaxis]
+    among = np.sinc(band * (positions - positions.T)) + 1e-6 * np.eye(len(positions))
+    return np.linalg.solve(among, np.sinc(band * (positions - np.arange(hop)))).astype(np.float32)
 
 
 def frames_first(of_frames: tf.Tensor) -> tf.Tensor:

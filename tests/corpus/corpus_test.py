@@ -38,7 +38,7 @@ def instrument(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("instrument") / "small"
     configure(
-        [configs.find("models/guitar.gin")], ["Decoder.units = 16", "Decoder.rnn_units = 16", "Decoder.layers = 1"]
+        [configs.find("models/guitar_16k.gin")], ["Decoder.units = 16", "Decoder.rnn_units = 16", "Decoder.layers = 1"]
     )
     made = build()
     (folder / "best").mkdir(parents=True)

@@ -206,7 +206,7 @@ def test_the_lineage_plays_too(tmp_path):
 
 @pytest.mark.slow
 def test_a_hop_that_is_no_power_of_two(tmp_path):
-    expected, _ = _check(_loud("guitar_48k"), 1, tmp_path)
+    expected, _ = _check(_loud("guitar"), 1, tmp_path)
     assert np.abs(expected).max() > 0.1
 
 
@@ -221,8 +221,8 @@ def test_only_builtin_operators_and_half_weights():
             sizes[tensor.type].append(int(np.prod(tensor.shape)))
     weights = [variable.shape.num_elements() for variable in guitar.trainable_variables]
     large = [size for size in weights if size >= 16384]
-    # Those, and the responses of the noise's bands.
-    assert len(sizes[schema.TensorType.FLOAT16]) == len(large) + 1
+    # Those, the responses of the noise's bands, and what fills in the samples of either bank.
+    assert len(sizes[schema.TensorType.FLOAT16]) - len(large) in (2, 3)
     assert sum(sizes[schema.TensorType.FLOAT16]) >= sum(large) > 0.9 * sum(weights)
     assert max(sizes[schema.TensorType.FLOAT32]) < 16384
 

@@ -122,7 +122,7 @@ def folder(guitar, tmp_path_factory):
     """A page with the guitar and a small instrument that must know when notes end."""
     tf.random.set_seed(0)
     small = ["Decoder.units = 16", "Decoder.layers = 1", "Decoder.rnn_units = 16"]
-    configure([configs.find("models/guitar.gin")], small, skip_unknown=True)
+    configure([configs.find("models/guitar_16k.gin")], small, skip_unknown=True)
     exhibits = [Exhibit(guitar, "demo_guitar", PRETRAINED), Exhibit(build(), "small")]
     return web_page.write(exhibits, tmp_path_factory.mktemp("web") / "site").parent
 

@@ -102,7 +102,7 @@ class Broken(FilteredNoise):
 
 
 BROKEN = ["nms.ProcessorGroup.voices = [(@extending_test.Broken(), ['magnitudes'])]", "nms.ProcessorGroup.bus = []"]
-BROKEN += ["extending_test.Broken.hop = 128", "extending_test.Broken.n_bands = 65"]
+BROKEN += ["extending_test.Broken.hop = %HOP", "extending_test.Broken.n_bands = 65"]
 
 
 def test_a_bug_in_a_processor_is_one_line_or_with_debug_its_traceback():
@@ -127,7 +127,7 @@ def test_configs_of_earlier_versions_still_describe_their_instruments():
             (@nms.Reverb(), ['dry/signal'])]""",
         f"Decoder.outputs = {built.decoder.outputs}",
         f"Decoder.octaves = {built.decoder._fourier_features}",
-        "HOP = 128",
+        "HOP = 384",
     )
     assert [variable.shape for variable in earlier.variables] == [variable.shape for variable in built.variables]
     for mine, of_other in zip(earlier.variables, built.variables):

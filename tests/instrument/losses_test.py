@@ -52,3 +52,18 @@ def test_what_lies_under_the_floor_counts_as_equal_and_silence_has_a_slope():
     assert loss(silence, faint) < 0.01 * loss(silence, 1e4 * faint)
     value, slope = _loss_and_slope(loss, faint, silence)
     assert np.isfinite(value) and np.all(np.isfinite(slope))
+
+
+def test_above_a_frequency_only_mel_bands_count():
+    def sine(hz):
+        return 0.1 * tf.sin(tf.range(6000.0)[tf.newaxis] * (2.0 * np.pi * hz / SAMPLE_RATE))
+
+    silence = tf.zeros([1, 6000])
+    without, bands = (
+        SpectralLoss(SIZES, mel_weight=weight, bins_up_to_hz=4000.0, sample_rate=SAMPLE_RATE) for weight in (0.0, 1.0)
+    )
+    everywhere = SpectralLoss(SIZES, mel_weight=0.0, sample_rate=SAMPLE_RATE)
+    # Of a sine far above, where it breaks off is all that is left; and what is below counts in half as many bins.
+    assert without(sine(6000.0), silence) < 0.2 * everywhere(sine(6000.0), silence)
+    assert without(sine(1000.0), silence) > 1.5 * everywhere(sine(1000.0), silence)
+    assert bands(sine(6000.0), silence) > 5 * without(sine(6000.0), silence)

@@ -119,6 +119,60 @@ def test_nothing_sounds_above_half_the_sample_rate_even_when_not_normalised(meth
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("hop", [192, 200, 384])
+@pytest.mark.parametrize(("highest_hz", "spacing"), [(11_000.0, 2), (7_500.0, 3), (11_500.0, 1)])
+def test_a_bank_of_low_harmonics_is_played_at_fewer_samples(method, hop, highest_hz, spacing):
+    n_frames, n_harmonics, sample_rate = 60, 60, 48_000
+    with_all, low = (
+        Harmonic(sample_rate, hop, n_harmonics, highest_hz=highest, amp_resample_method=method)
+        for highest in (None, highest_hz)
+    )
+    np.testing.assert_allclose(np.diff(low.oscillators.positions), spacing)
+    inputs = [*_outputs_of_a_network(n_frames, 1, n_harmonics), _f0(100.0, 115.0, n_frames)]
+    inputs = [tf.Variable(each) for each in inputs]
+    weights = np.random.default_rng(1).normal(size=[1, n_frames * hop]).astype(np.float32)
+    with tf.GradientTape(persistent=True) as tape:
+        expected, played = (harmonic(*inputs) for harmonic in (with_all, low))
+        losses = [tf.reduce_sum(each * weights) for each in (expected, played)]
+    # 60 dB below the sound, whose harmonics are as loud at 6 kHz as at 100 Hz.
+    assert np.std(played - expected) < 1e-3 * np.std(expected)
+    assert np.abs(played - expected).max() < 1e-2 * np.abs(expected).max()
+    for each in inputs:
+        of_expected, of_played = (tape.gradient(loss, each) for loss in losses)
+        assert tf.norm(of_played - of_expected) < 0.02 * tf.norm(of_expected)
+
+
+def test_harmonics_above_the_highest_are_silent():
+    harmonic = Harmonic(48_000, 192, 100, highest_hz=11_000.0)
+    controls = harmonic.get_controls(*_outputs_of_a_network(50, 1, 100), tf.fill([1, 50, 1], 440.0))
+    audible = controls["harmonic_distribution"].numpy() > 0.0
+    assert audible[..., :24].all() and not audible[..., 25:].any()  # 25 x 440 Hz are 11,000 Hz.
+    np.testing.assert_allclose(np.sum(controls["harmonic_distribution"], axis=-1), 1.0, rtol=1e-5)
+    signal = harmonic.get_signal(**controls)[0, 192:].numpy()
+    spectrum = np.abs(np.fft.rfft(signal * np.hanning(len(signal))))
+    above = round(11_300 * len(signal) / 48_000)
+    assert spectrum[above:].max() < 1e-3 * spectrum.max()
+
+
+@pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
+def test_a_note_begins_at_its_sample_in_a_bank_of_low_harmonics_too(place):
+    n_frames, frame, hop = 12, 6, 192
+    sounds = (np.arange(n_frames) >= frame).astype(np.float32).reshape([1, -1, 1])
+    first = (frame - 1 + place) * hop
+    harmonic = Harmonic(48_000, hop, 1, highest_hz=11_000.0, scale_fn=None)
+    f0_hz = np.where(sounds > 0.0, 1000.0, 300.0).astype(np.float32)
+    onset = _onsets(n_frames, (frame, place))
+    played = harmonic.get_signal(tf.constant(sounds), tf.constant(sounds), tf.constant(f0_hz), onset=onset)[0].numpy()
+    assert np.abs(played[: int(first) - 48]).max() < 1e-3  # But for a millisecond, what is filled in is silent before.
+    sine = played[int(first + hop / 16) + 48 : (frame + 3) * hop]
+    turns = 2.0 * np.pi * 1000.0 / 48_000 * np.arange(len(sine))
+    basis = np.stack([np.sin(turns), np.cos(turns)], axis=1)
+    weights = np.linalg.lstsq(basis, sine, rcond=None)[0]
+    np.testing.assert_allclose(sine, basis @ weights, atol=2e-3)
+    assert np.hypot(*weights) == pytest.approx(1.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_a_short_clip_is_that_of_ddsp_itself(method):
     # ddsp adds up its phase in float32, 1e-7 of the phase a sample: its own error passes 1e-4 after eight frames.
     n_frames, n_harmonics = 4, 8
@@ -541,9 +595,10 @@ def test_a_decaying_response_makes_late_reflections_small():
 
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("method", METHODS)
-def test_harmonics_in_blocks_equal_the_clip(batch, method):
+@pytest.mark.parametrize("highest_hz", [None, 3700.0])
+def test_harmonics_in_blocks_equal_the_clip(batch, method, highest_hz):
     n_frames = 60
-    harmonic = Harmonic(SAMPLE_RATE, HOP, 30, amp_resample_method=method)
+    harmonic = Harmonic(SAMPLE_RATE, HOP, 30, highest_hz=highest_hz, amp_resample_method=method)
     controls = harmonic.get_controls(
         *_outputs_of_a_network(n_frames, 1, 30, batch=batch), _f0(60.0, 90.0, n_frames, batch)
     )

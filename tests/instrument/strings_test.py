@@ -33,7 +33,7 @@ def test_partials_of_a_rendering_are_stretched(guitar):
     frequencies = {}
     for coefficient in (0.0, 3e-4):
         guitar.strings.coefficients.assign(np.full(128, coefficient, np.float32))
-        samples = guitar.render(voice, n_samples=3 * 16_000)[16_000:]
+        samples = guitar.render(voice, n_samples=3 * 48_000)[48_000:]
         spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
         near = np.arange(round(2 * 1090), round(2 * 1125))  # Bins of half a Hz, around the tenth partial of 110 Hz.
         frequencies[coefficient] = near[np.argmax(spectrum[near])] / 2.0
@@ -44,10 +44,10 @@ def test_partials_of_a_rendering_are_stretched(guitar):
 def test_a_note_is_the_same_wherever_between_two_frames_it_begins(guitar):
     # What comes before it is the noise that an untrained network makes of silence.
     def rendered(onset):
-        samples = guitar.render(Voice(np.array([[onset / 16_000, 1.0, 60.0, 100.0]])), n_samples=8000)
-        return np.abs(samples[onset : onset + 400])
+        samples = guitar.render(Voice(np.array([[onset / 48_000, 1.0, 60.0, 100.0]])), n_samples=24_000)
+        return np.abs(samples[onset : onset + 1200])
 
-    levels = [np.sqrt(np.mean(np.square(rendered(1280 + later)))) for later in (0, 37, 64, 101)]
+    levels = [np.sqrt(np.mean(np.square(rendered(3840 + later)))) for later in (0, 111, 192, 303)]
     assert np.ptp(levels) < 0.2 * np.mean(levels)
 
 

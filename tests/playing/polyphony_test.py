@@ -202,8 +202,8 @@ def test_all_notes_off_ends_them(live, number):
 
 def test_an_event_at_a_sample_is_heard_as_at_that_time_in_a_file(live):
     stream = Stream(live, 4)
-    for sample in (0, 31, 32, 33, 63, 64, 95, 96, 200):
-        voice = Voice(np.array([[sample / 16_000, 0.5, 60.0, 100.0]]))
+    for sample in (0, 31, 32, 33, 63, 64, 95, 96, 191, 192, 600):
+        voice = Voice(np.array([[sample / live.sample_rate, 0.5, 60.0, 100.0]]))
         stream.reset()
         stream.note_on(60, 100, frame=stream.frame_of(sample))
         played = np.concatenate([stream.block() for _ in range(8)])[live.latency :]

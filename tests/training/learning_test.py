@@ -74,7 +74,7 @@ def record(path, seed, seconds):
 def test_a_small_instrument_learns_pitch_and_style(tmp_path):
     for i in range(3):
         record(tmp_path / "takes" / f"{i}.wav", seed=i, seconds=40.0)
-    (tmp_path / "small.gin").write_text(f"include '{configs.find('models/guitar_live.gin')}'\n{SMALL}")
+    (tmp_path / "small.gin").write_text(f"include '{configs.find('models/guitar_live_16k.gin')}'\n{SMALL}")
     configure([tmp_path / "small.gin"])
     builder = midi_audio.build(tmp_path / "takes", tmp_path / "data")
     instrument = train(builder, tmp_path / "instrument")
