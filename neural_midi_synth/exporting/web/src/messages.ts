@@ -66,4 +66,4 @@ export type FromAudio = { type: "pull" };
 /** The ring's first numbers: samples written and read so far, modulo 2³²; the rest of it is sound. */
 export const [WRITTEN, READ] = [0, 1];
 export const RING_HEADER = 2;
-export const RING_SAMPLES = 8192;
+export const RING_SAMPLES = 32768;

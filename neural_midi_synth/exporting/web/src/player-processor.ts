@@ -9,7 +9,8 @@ declare class AudioWorkletProcessor {
 }
 declare function registerProcessor(name: string, processor: unknown): void;
 
-const STEP = 128; // Samples: what blocks are made further ahead by, after one that came late.
+const STEP_SECONDS = 0.008; // By so much blocks are made further ahead after one that came late.
+const MOST_SECONDS = 0.128;
 const PATIENCE_SECONDS = 8;
 
 interface Options {
@@ -22,8 +23,9 @@ class Player extends AudioWorkletProcessor {
   private readonly waiting: Float32Array[] = [];
   private nWaiting = 0;
   private offset = 0;
-  private lead: number;
+  private lead: number; // Samples that blocks are made ahead.
   private readonly leastLead: number;
+  private readonly step = Math.round(STEP_SECONDS * sampleRate);
   private calm = 0; // Samples since a block came late, or since it was tried with less of a lead.
   private patience = PATIENCE_SECONDS * sampleRate; // So many have to be calm before less is tried.
   private hasTriedLess = false;
@@ -38,7 +40,7 @@ class Player extends AudioWorkletProcessor {
     super();
     this.counts = ring && new Int32Array(ring, 0, RING_HEADER);
     this.ring = ring && new Float32Array(ring, RING_HEADER * 4, RING_SAMPLES);
-    this.lead = this.leastLead = lead;
+    this.lead = this.leastLead = Math.round(lead * sampleRate);
     this.block = block;
     this.port.onmessage = ({ data }) => {
       this.worker = data.worker as MessagePort;
@@ -60,7 +62,7 @@ class Player extends AudioWorkletProcessor {
       this.calm += output.length;
       if (this.calm > this.patience && this.lead > this.leastLead) {
         this.hasTriedLess = true;
-        this.setLead(this.lead - STEP);
+        this.setLead(this.lead - this.step);
       }
     } else if (this.hasBegun) {
       // A block came late: from now on they are made a little further ahead, until it has been calm for long.
@@ -68,7 +70,7 @@ class Player extends AudioWorkletProcessor {
       this.underruns++;
       if (this.hasTriedLess) this.patience *= 2;
       this.hasTriedLess = false;
-      this.setLead(Math.min(this.lead + STEP, RING_SAMPLES / 4));
+      this.setLead(Math.min(this.lead + this.step, MOST_SECONDS * sampleRate));
     }
     // Whoever asks again for what is being made gets more than is needed, ever later.
     const came = this.counts ? Atomics.load(this.counts, WRITTEN) : this.came;
@@ -82,7 +84,7 @@ class Player extends AudioWorkletProcessor {
   private setLead(lead: number): void {
     this.lead = lead;
     this.calm = 0;
-    this.port.postMessage({ type: "lead", underruns: this.underruns, lead });
+    this.port.postMessage({ type: "lead", underruns: this.underruns, lead: lead / sampleRate });
   }
 
   private available(): number {

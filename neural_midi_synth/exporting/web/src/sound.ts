@@ -7,9 +7,10 @@ import processorUrl from "./player-processor?worker&url";
 import type { ChannelEvent } from "./voices";
 import PlayerWorker from "./worker?worker";
 
-// So far ahead blocks are made, in samples: messages wait longer than shared memory does.
-const LEAD_SHARED = 256;
-const LEAD_MESSAGES = 384;
+// So far ahead blocks are made, in seconds: messages wait longer than shared memory does.
+const LEAD_SHARED = 0.016;
+const LEAD_MESSAGES = 0.024;
+const PICTURE_SECONDS = 0.128; // Of sound in a column of the spectrogram, at least.
 const MOST_COSTS = 1000;
 
 type BlockMessage = Extract<FromWorker, { type: "block" }>;
@@ -112,7 +113,7 @@ export class Sound {
   get delay(): number {
     if (!this.instrument) return 0;
     const { block_frames, hop, latency, sample_rate } = this.instrument;
-    const made = (this.lead + block_frames * hop + latency) / sample_rate;
+    const made = this.lead + (block_frames * hop + latency) / sample_rate;
     return made + (this.context?.baseLatency ?? 0) + (this.context?.outputLatency || 0);
   }
 
@@ -132,7 +133,7 @@ export class Sound {
     node.port.onmessage = ({ data }) => this.toldByAudio(data);
     this.send({ type: "begin", port: port2, ring }, [port2]);
     this.analyser = new AnalyserNode(context, {
-      fftSize: 2048,
+      fftSize: 2 ** Math.ceil(Math.log2(PICTURE_SECONDS * sampleRate)),
       smoothingTimeConstant: 0,
       minDecibels: -100,
       maxDecibels: -20,
