@@ -26,7 +26,6 @@ _STEPS = 256  # of a semitone, in the table of frequencies
 _PARTS = 1024  # of a sample, in which a phase that begins anew is counted
 _PART = 128  # samples of a response at a time
 _SHORT_PART = 32  # Likewise, of the short responses that noise has, of which there are many.
-_INAUDIBLE = 1e-4  # What is left out of a room's response, as a share of what it makes of the dry sound.
 
 
 class _Comparison(Lookup):
@@ -228,14 +227,8 @@ def _filtered_noise(processor: FilteredNoise, controls: dict[str, tf.Tensor], st
 
 
 def _reverb(processor: Reverb, controls: dict[str, tf.Tensor], state: State) -> tuple[tf.Tensor, State]:
-    """As `Reverb.step`, in time instead of frequency: the response is cut into parts, each convolved with the block.
-
-    What a learnt response ends with, too soft to be heard, is left out.
-    """
+    """As `Reverb.step`, in time instead of frequency: the response is cut into parts, each convolved with the block."""
     audio, response = controls["audio"], controls["ir"]
-    with tf.init_scope():
-        energy = np.cumsum(np.square(processor.impulse_response().numpy()[::-1]))[::-1]
-    response = response[: np.count_nonzero(energy > _INAUDIBLE**2 * (1.0 + energy[0])) + 1]
     n_samples = audio.shape[1]
     part = min(n_samples, _PART)
     parts = tf.reshape(tf.pad(response, [[0, -response.shape[0] % part]]), [-1, part])

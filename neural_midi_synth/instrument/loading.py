@@ -23,6 +23,7 @@ from neural_midi_synth.instrument.instrument import Instrument
 from neural_midi_synth.instrument.losses import SpectralLoss  # noqa: F401
 from neural_midi_synth.instrument.noise import FilteredNoise  # noqa: F401
 from neural_midi_synth.instrument.portable import CONFIG_NAME, DATA_SET_NAME, VERDICT_NAME, as_folder, name_of
+from neural_midi_synth.instrument.reverb import Reverb
 
 __all__ = [
     "CONFIG_NAME",
@@ -164,6 +165,9 @@ def _load(folder: pathlib.Path, checkpoint: str | None, modules: Collection[str]
         status.assert_existing_objects_matched().expect_partial()
     except (tf.errors.OpError, AssertionError, IndexError, ValueError) as error:
         raise DataError(f"{path}: damaged checkpoint, or one of another instrument. Train again.") from error
+    for processor in instrument.processor_group.processors:
+        if isinstance(processor, Reverb):
+            processor.leave_out_the_inaudible()
     pitches = trained_on(folder).get("pitch")
     if pitches:
         instrument.pitch_range = (float(pitches["minimum"]), float(pitches["maximum"]))

@@ -11,6 +11,8 @@ import tensorflow as tf
 
 from neural_midi_synth.instrument.recurrent import State
 
+_INAUDIBLE = 1e-4  # What may be left out of a response, as a share of what it makes of white noise: 80 dB below it.
+
 
 @gin.configurable(module="nms")
 class Reverb(ddsp.effects.Reverb):
@@ -50,13 +52,21 @@ class Reverb(ddsp.effects.Reverb):
             self._envelope = np.exp(-np.arange(reverb_length) / (decay_seconds * sample_rate)).astype(np.float32)
 
     def impulse_response(self) -> tf.Tensor:
-        """The wet impulse response, `[reverb_length]`; its first sample is 0, which is the dry signal's place."""
+        """The wet impulse response, as long as it is played, `[n]`; the first of it is 0: the dry signal's place."""
         if not self.built:
             self.build(None)
-        return self._mask_dry_ir(self._ir * self._envelope)[0]
+        return self._mask_dry_ir(self._ir * self._envelope)[0, : self._reverb_length]
+
+    def leave_out_the_inaudible(self) -> None:
+        """Shortens the response to where what is left of it can be heard no more: for playing, once it is learnt."""
+        response = self.impulse_response().numpy()
+        energy = np.cumsum(np.square(response[::-1]))[::-1]
+        if np.isfinite(energy[0]):
+            least = _INAUDIBLE**2 * (float(self._add_dry) + energy[0])
+            self._reverb_length = max(np.count_nonzero(energy > least), 2)
 
     def get_controls(self, audio: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Dry audio `[batch, n_samples]` and the impulse response `[reverb_length]`."""
+        """Dry audio `[batch, n_samples]` and the impulse response `[n]`."""
         return {"audio": audio, "ir": self.impulse_response()}
 
     def initial_state(self, batch: int | tf.Tensor, first_sample: int | tf.Tensor = 0) -> State:
@@ -67,7 +77,7 @@ class Reverb(ddsp.effects.Reverb):
             first_sample: Not used: the response is the same at all times.
 
         Returns:
-            What still rings after a block, `[batch, reverb_length - 1]`.
+            What still rings after a block, `[batch, n - 1]`, with a response of `n` samples.
         """
         del first_sample
         return {"ringing": tf.zeros([batch, self._reverb_length - 1])}

@@ -186,6 +186,22 @@ def test_six_voices_play_each_with_its_own_noise(loud, tmp_path):
     assert np.abs(loud.level * outputs["out"]["signal"][0] - expected).max() > 10 * PROMISED
 
 
+def test_a_room_is_left_out_where_it_is_too_soft_to_be_heard(loud, tmp_path):
+    built = _loud("guitar_live")
+    for variable, of_loud in zip(built.variables, loud.variables):
+        variable.assign(of_loud)
+    length = built.processor_group.reverb._ir.shape[0]
+    softer = np.where(np.arange(length) < 600, 1.0, 1e-6)
+    built.processor_group.reverb._ir.assign(loud.processor_group.reverb._ir * softer)
+    whole, *_ = _expected(built, _rows(built))
+    built.processor_group.reverb.leave_out_the_inaudible()
+    model = litert.convert(built, 1)
+    assert len(model) < len(litert.convert(loud, 1)) - 4 * 1500  # 1500 and more numbers of the response are missing.
+    expected, _ = _check(built, 1, tmp_path, model)
+    np.testing.assert_allclose(expected, whole, rtol=0.0, atol=1e-4)
+    assert np.abs(expected).max() > 0.1
+
+
 @pytest.mark.slow
 def test_each_voice_may_have_a_room_of_its_own(tmp_path):
     voices = (

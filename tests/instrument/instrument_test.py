@@ -304,7 +304,8 @@ def test_a_loaded_instrument_plays_as_the_saved_one(saved):
     folder, rendering = saved
     tf.random.set_seed(1)  # other initial weights
     loaded = nms.load(folder)
-    np.testing.assert_array_equal(loaded.render(VOICE, n_samples=5000), rendering)
+    # But for what is inaudible of its room, 80 dB below the sound.
+    np.testing.assert_allclose(loaded.render(VOICE, n_samples=5000), rendering, atol=2e-4 * np.abs(rendering).max())
 
 
 def _cut(path, share=0.5):

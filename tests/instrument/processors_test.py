@@ -593,6 +593,33 @@ def test_a_decaying_response_makes_late_reflections_small():
     np.testing.assert_allclose(reverb.impulse_response(), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("add_dry", [True, False])
+def test_what_is_inaudible_of_a_response_is_left_out(add_dry):
+    reverb = _reverb(3000, add_dry=add_dry)
+    response = np.random.default_rng(0).normal(size=3000) * np.exp(-np.arange(3000) / 100.0)
+    reverb._ir.assign(response)
+    audio = tf.constant(np.random.default_rng(1).normal(size=[2, 4000]), tf.float32)
+    whole, _ = reverb.step(reverb.get_controls(audio), reverb.initial_state(2))
+    reverb.leave_out_the_inaudible()
+    controls, state = reverb.get_controls(audio), reverb.initial_state(2)
+    assert 100 * np.log(1e3) < len(controls["ir"]) < 100 * np.log(1e5)
+    assert state["ringing"].shape == (2, len(controls["ir"]) - 1)
+    shorter, state = reverb.step(controls, state)
+    assert 1e-6 < np.std(shorter - whole) / np.std(whole) < 2e-4
+    again, _ = _in_blocks(
+        lambda block, state: reverb.step({**block, "ir": controls["ir"]}, state),
+        {"audio": audio},
+        reverb.initial_state(2),
+        _random_lengths(4000, 0),
+    )
+    np.testing.assert_allclose(again, shorter, atol=1e-4)
+
+    # Weights that are no numbers stay what they are.
+    reverb._ir.assign(np.full(3000, np.nan))
+    reverb.leave_out_the_inaudible()
+    assert np.isnan(reverb.get_signal(**reverb.get_controls(audio))).any()
+
+
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("highest_hz", [None, 3700.0])
