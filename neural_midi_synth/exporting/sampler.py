@@ -1,7 +1,7 @@
 """An instrument as an SFZ with FLAC samples, for the samplers there are.
 
 What its samples are: wet, with the instrument's own room, which for a linear room sounds like one room for all voices;
-at the instrument's sample rate or a multiple of it; one gain for all of them; as long as they last, looped where they
+at 32 kHz; one gain for all of them; as long as they last, looped where they
 are steady.
 """
 
@@ -13,7 +13,7 @@ import itertools
 import math
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,9 +38,9 @@ _TAIL_SECONDS = 1.0
 _LEVEL_SECONDS = 0.5  # By which a note's level is measured.
 _MOST_LOUDER_DB = 3.0  # What samples that had to be written softer get back when they are played.
 _PEAK = 0.9  # Of the loudest samples, as far as can be told beforehand.
-# Players interpolate with few points. At 16 kHz, images of the sound would be heard above 8 kHz, 40 dB below it; at
-# twice that rate they are 60 dB below it.
-_LOWEST_RATE = 32_000
+# Samples a second. Players interpolate with few points: of a sound up to 8 kHz, images would be heard 40 dB below it at
+# 16,000, and are 60 dB below it at twice that. At more, samples grow, and little of a guitar is above 16 kHz.
+_SAMPLE_RATE = 32_000
 _SUBTYPE = "PCM_16"
 
 
@@ -53,16 +53,19 @@ class Size:
         velocities: Layers of velocities.
         values: Layers of a style that moves while notes sound.
         round_robins: Samples that take turns where a note is played again.
+        bits: Of a number in a file of 16, so many are used: the others are 0, and take no space.
     """
 
     pitches: int
     velocities: int
     values: int
     round_robins: int
+    bits: int = 16
 
 
-SIZES = {"small": Size(30, 2, 3, 1), "full": Size(48, 4, 4, 2)}
-"""Name → size. Pitches come first: transposed by a semitone, an instrument is already less like itself."""
+SIZES = {"small": Size(30, 2, 3, 1, bits=13), "full": Size(48, 4, 4, 2, bits=14)}
+"""Name → size. Pitches come first: transposed by a semitone, an instrument is already less like itself. With 13 bits,
+what is rounded is 78 dB below full scale."""
 
 
 class Sampler:
@@ -107,7 +110,6 @@ class Sampler:
         edges = np.linspace(*self._velocity_range, self._size.velocities + 1)
         self.velocities = tuple(sorted({round(each) for each in (edges[:-1] + edges[1:]) / 2}))
         self.styles = _styles(instrument, learnt.get("styles", {}), self._size.values)
-        self._density = -(-_LOWEST_RATE // instrument.sample_rate)
         numbers = [style.number for style in self.styles]
         self._combinations = [
             tuple(zip(numbers, values)) for values in itertools.product(*(style.values for style in self.styles))
@@ -115,14 +117,14 @@ class Sampler:
         self.n_samples = len(self.pitches) * len(self._layers())
 
         long = self._probe()
-        self._gain, self._releases = self._measure_releases(_growth(long, instrument.sample_rate))
+        self._gain, self._releases = self._measure_releases(_growth(long))
         self._level_db = self._measure_levels()
         louder = min(-20.0 * np.log10(self._gain), _MOST_LOUDER_DB)
         self._zones = velocity_zones(self.velocities, self._level_db, louder)
-        steady = samples.steady_after(long, instrument.sample_rate)
+        steady = samples.steady_after(long, _SAMPLE_RATE)
         self.is_looped = steady is not None and steady + _LOOP_ROOM_SECONDS <= _LONGEST_SECONDS
         self._seconds = steady + _LOOP_ROOM_SECONDS if self.is_looped else _LONGEST_SECONDS
-        self.megabytes = self._estimate(long[:, : round(self._seconds * instrument.sample_rate)])
+        self.megabytes = self._estimate(long[:, : round(self._seconds * _SAMPLE_RATE)])
 
     def write(self, folder: str | os.PathLike, progress: Callable[[int, int], None] | None = None) -> pathlib.Path:
         """Plays the samples and writes them with the SFZ, whole or not at all.
@@ -164,14 +166,13 @@ class Sampler:
 
     def _regions(self) -> Iterator[tuple[Region, np.ndarray]]:
         """The regions with their samples, pitch by pitch."""
-        rate = self._instrument.sample_rate
         for pitch in self.pitches:
             layers = self._layers()
             notes = [Note(pitch, self.velocities[place], dict(values), turn) for place, values, turn in layers]
-            audio = self._gain * samples.play(self._instrument, notes, self._seconds)
-            loop = samples.find_loop(audio, rate) if self.is_looped else None
+            audio = self._gain * self._played(notes, self._seconds)
+            loop = samples.find_loop(audio, _SAMPLE_RATE) if self.is_looped else None
             for (place, values, turn), played in zip(layers, audio):
-                sample, its_loop = samples.denser(*samples.cut(played, rate, loop), self._density)
+                sample, its_loop = samples.cut(played, _SAMPLE_RATE, loop)
                 styles = "".join(f"_cc{number}-{value:03}" for number, value in values)
                 file = f"key{pitch:03}_vel{self.velocities[place]:03}{styles}_{turn}.flac"
                 release = self._releases[pitch, values]
@@ -181,12 +182,11 @@ class Sampler:
         """One gain for all samples, where notes grow so much louder yet, and the release of each pitch and style, s."""
         keys = list(itertools.product(self.pitches, self._combinations))
         notes = [Note(pitch, self.velocities[-1], dict(values)) for pitch, values in keys]
-        audio = samples.play(self._instrument, notes, _RELEASED_SECONDS, _TAIL_SECONDS)
+        audio = self._played(notes, _RELEASED_SECONDS, _TAIL_SECONDS)
         peak = float(np.abs(audio).max())
         if peak < 10 ** (samples.SILENT_DB / 20):
             raise DataError(f"{self.name}: plays nothing but silence. Train it for longer.")
-        rate = self._instrument.sample_rate
-        measured = [samples.release_seconds(each, rate, _RELEASED_SECONDS) for each in audio]
+        measured = [samples.release_seconds(each, _SAMPLE_RATE, _RELEASED_SECONDS) for each in audio]
         usual = float(np.median([each for each in measured if each is not None] or [0.1]))
         return _PEAK / (growth * peak), {key: each or usual for key, each in zip(keys, measured)}
 
@@ -199,8 +199,8 @@ class Sampler:
             Note(pitch, velocity, dict(values))
             for velocity, pitch, values in itertools.product(measured, pitches, combinations)
         ]
-        audio = samples.play(self._instrument, notes, _LEVEL_SECONDS)
-        level = samples.levels(audio, self._instrument.sample_rate, _LEVEL_SECONDS)
+        audio = self._played(notes, _LEVEL_SECONDS)
+        level = samples.levels(audio, _SAMPLE_RATE, _LEVEL_SECONDS)
         level = level.reshape([len(measured), -1]).mean(axis=1)
         every = np.arange(128)
         beyond = 40.0 * np.log10(np.maximum(every, 1) / np.clip(every, low, high))
@@ -210,17 +210,19 @@ class Sampler:
         """Long loud notes: of some pitches, with all combinations of styles."""
         notes = itertools.product(_some(self.pitches), self._combinations)
         notes = [Note(pitch, self.velocities[-1], dict(values)) for pitch, values in notes]
-        return samples.play(self._instrument, notes, _PROBE_SECONDS)
+        return self._played(notes, _PROBE_SECONDS)
+
+    def _played(self, notes: Sequence[Note], seconds: float, tail: float = 0.0) -> np.ndarray:
+        return samples.play(self._instrument, notes, seconds, tail, _SAMPLE_RATE)
 
     def _estimate(self, audio: np.ndarray) -> float:
         """Megabytes of all samples, by those of some at every velocity."""
-        rate = self._instrument.sample_rate
-        loop = Loop(audio.shape[1] - rate // 2, audio.shape[1]) if self.is_looped else None
+        loop = Loop(audio.shape[1] - _SAMPLE_RATE // 2, audio.shape[1]) if self.is_looped else None
         n_bytes = []
         for played, velocity in itertools.product(audio, self.velocities):
             gain = self._gain * 10 ** ((self._level_db[velocity] - self._level_db[self.velocities[-1]]) / 20)
             written = io.BytesIO()
-            sample, _ = samples.denser(*samples.cut(gain * played, rate, loop), self._density)
+            sample, _ = samples.cut(gain * played, _SAMPLE_RATE, loop)
             self._write_sample(written, sample)
             n_bytes.append(len(written.getvalue()))
         return self.n_samples * float(np.mean(n_bytes)) / 1e6
@@ -228,8 +230,10 @@ class Sampler:
     def _write_sample(self, file: pathlib.Path | io.BytesIO, sample: np.ndarray) -> None:
         import soundfile
 
-        rate = self._density * self._instrument.sample_rate
-        soundfile.write(file, sample, rate, format="FLAC", subtype=_SUBTYPE, compression_level=1.0)
+        step = 2 ** (16 - self._size.bits)
+        most = 2**15 // step - 1
+        numbers = step * np.clip(np.round(sample * (most + 1)), -most, most).astype(np.int16)
+        soundfile.write(file, numbers, _SAMPLE_RATE, format="FLAC", subtype=_SUBTYPE, compression_level=1.0)
 
     def _comments(self) -> Iterator[str]:
         yield f"{self.name}: an instrument of neural_midi_synth, sampled. Its room is in the samples."
@@ -246,9 +250,9 @@ def _spread(low: float, high: float, most: int) -> tuple[int, ...]:
     return tuple(sorted({round(each) for each in np.linspace(low, high, count)})) if count > 1 else (high,)
 
 
-def _growth(audio: np.ndarray, sample_rate: int) -> float:
+def _growth(audio: np.ndarray) -> float:
     """By how much notes, float `[notes, n]`, get louder after their beginning, as a factor on their peak."""
-    beginning = np.abs(audio[:, : round(_RELEASED_SECONDS * sample_rate)]).max(axis=1)
+    beginning = np.abs(audio[:, : round(_RELEASED_SECONDS * _SAMPLE_RATE)]).max(axis=1)
     loud = beginning > 0.1 * beginning.max()
     return float(np.max(np.abs(audio[loud]).max(axis=1) / beginning[loud], initial=1.0))
 

@@ -31,7 +31,6 @@ _MATCHED_SECONDS = 0.1  # Of sound that has to be the same where a loop begins a
 _LOOP_FADE_SECONDS = 0.05
 # Samplers' release is an exponential: over `ampeg_release` it falls by e^-9.
 _RELEASE_DB = 9.0 * 20.0 * np.log10(np.e)
-_CONTINUED = 1024  # Samples of a loop that a filter is shown after its end.
 _RELEASE_WINDOW_SECONDS = 0.01
 _RELEASE_FALL_DB = 50.0  # As far as a release is followed.
 _RELEASE_LIMITS = (0.01, 10.0)
@@ -67,7 +66,9 @@ class Loop:
     end: int
 
 
-def play(instrument: Instrument, notes: Sequence[Note], seconds: float, tail: float = 0.0) -> np.ndarray:
+def play(
+    instrument: Instrument, notes: Sequence[Note], seconds: float, tail: float = 0.0, sample_rate: int | None = None
+) -> np.ndarray:
     """Plays notes, each by itself, in batches.
 
     Notes of one take have the same noise, and their partials begin with the same phases. So the samples of a pitch
@@ -79,6 +80,7 @@ def play(instrument: Instrument, notes: Sequence[Note], seconds: float, tail: fl
         seconds: How long each lasts.
         tail: What is played after its end, s. Without a tail the end is beyond what is played, so that an instrument
             which is told beforehand when notes end does not prepare for it.
+        sample_rate: Of the audio; the instrument's unless given.
 
     Returns:
         Audio float32 `[notes, n_samples]`, from the notes' onset.
@@ -89,6 +91,7 @@ def play(instrument: Instrument, notes: Sequence[Note], seconds: float, tail: fl
     end = before + seconds + (0.0 if tail else _UNHEARD_SECONDS)
     most = max(1, int(_BATCH_SECONDS * instrument.sample_rate / n_samples))
     (graph,) = instrument.traced("samples", functools.partial(_trace, instrument))
+    rate = sample_rate or instrument.sample_rate
     batches = []
     for begin in range(0, len(notes), most):
         batch = notes[begin : begin + most]
@@ -101,7 +104,10 @@ def play(instrument: Instrument, notes: Sequence[Note], seconds: float, tail: fl
             for note in batch
         ]
         takes = tf.constant([note.take * RENDITION_OFFSET for note in batch], tf.int64)
-        batches.append(graph(padded(rows), takes, tf.constant(n_samples)).numpy()[:, first:])
+        audio = graph(padded(rows), takes, tf.constant(n_samples)).numpy()
+        if rate != instrument.sample_rate:
+            audio = soxr.resample(audio.T, instrument.sample_rate, rate, "VHQ").T
+        batches.append(audio[:, round(before * rate) :][:, : round((seconds + tail) * rate)])
     return np.concatenate(batches)
 
 
@@ -203,25 +209,6 @@ def cut(sample: np.ndarray, sample_rate: int, loop: Loop | None) -> tuple[np.nda
     n_out = min(n_out, len(sample))
     sample[len(sample) - n_out :] *= np.linspace(1.0, 0.0, n_out, dtype=np.float32)
     return sample, None
-
-
-def denser(sample: np.ndarray, loop: Loop | None, factor: int) -> tuple[np.ndarray, Loop | None]:
-    """Puts more samples between those of a sample, for players that would do so with less care.
-
-    Args:
-        sample: float32 `[n]`, as `cut` ends it.
-        loop: Its loop.
-        factor: How many times as many there are to be.
-
-    Returns:
-        The sample, float32 `[n * factor]`, and its loop.
-    """
-    if factor == 1:
-        return sample, loop
-    # After its end a loop goes on at its start: with silence there, the end would ring.
-    after = sample[:0] if loop is None else sample[loop.start : loop.start + _CONTINUED]
-    dense = soxr.resample(np.concatenate([sample, after]), 1, factor, "VHQ")[: factor * len(sample)]
-    return dense, None if loop is None else Loop(factor * loop.start, factor * loop.end)
 
 
 def release_seconds(audio: np.ndarray, sample_rate: int, offset: float) -> float | None:

@@ -18,7 +18,7 @@ from neural_midi_synth.exporting.sfz import Region, Style, sfz, velocity_zones, 
 from neural_midi_synth.instrument.loading import PRETRAINED
 from neural_midi_synth.midi.pieces import Piece, Voice
 
-RATE = 16000
+RATE = 48000
 OPENNESS, POWER_CHORD = 55, 56
 # The promise, beside the instrument itself.
 LOG_MEL_DB, ENVELOPE_DB, OPENNESS_DB = 4.0, 1.5, 3.0
@@ -139,7 +139,7 @@ def test_every_sample_is_there_and_none_more(sampler, exported):
     assert len(files) == len(found)
     for region in found:
         info = soundfile.info(exported.parent / region["sample"])
-        assert (info.format, info.subtype, info.samplerate, info.channels) == ("FLAC", "PCM_16", 2 * RATE, 1)
+        assert (info.format, info.subtype, info.samplerate, info.channels) == ("FLAC", "PCM_16", 32_000, 1)
         if region["loop_mode"] == "loop_continuous":
             assert int(region["loop_end"]) == info.frames - 1
     assert {region["loop_mode"] for region in found} >= {"loop_continuous"}
@@ -243,19 +243,6 @@ def test_a_loop_goes_on_as_the_tone_does():
         looped = np.resize(sample[loop.start :], 3 * RATE - n)
         # A hundredth of a period off, after a second of loops; a click would be as large as the tone.
         assert np.abs(looped - each[n:]).max() < 0.1 * np.abs(each).max()
-
-
-def test_a_denser_loop_goes_on_as_before():
-    seconds = np.arange(2 * RATE) / RATE
-    tone = np.sin(2 * np.pi * 440.0 * seconds).astype(np.float32)
-    period = RATE // 40  # Eleven periods.
-    loop = Loop(RATE, RATE + 20 * period)
-    dense, its_loop = samples.denser(tone[: loop.end], loop, 2)
-    assert (len(dense), its_loop) == (2 * loop.end, Loop(2 * loop.start, 2 * loop.end))
-    expected = np.sin(2 * np.pi * 440.0 * np.arange(len(dense)) / (2 * RATE))
-    # Ringing at its end would be tenths; the beginning comes out of silence.
-    np.testing.assert_allclose(dense[RATE:], expected[RATE:], atol=1e-3)
-    assert samples.denser(tone, None, 1) == (pytest.approx(tone), None)
 
 
 def test_what_dies_away_is_cut_and_not_looped():
