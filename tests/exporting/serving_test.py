@@ -288,7 +288,7 @@ def test_the_request_of_the_readme_is_played(url):
     [body] = re.findall(r"-d '(.*?)'", (CLIENTS / "README.md").read_text(), re.DOTALL)
     status, answer = ask(url, body)
     assert status == 200
-    assert np.shape(answer["predictions"]) == (1, 16000)
+    assert np.shape(answer["predictions"]) == (1, 48000)
     assert np.abs(answer["predictions"]).max() > 0.01
 
 
