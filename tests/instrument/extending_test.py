@@ -60,7 +60,7 @@ def extended(request):
     built = _build()
     built.n_renditions = request.param
     built.spectral_loss = _TrainableLoss()
-    noise = _CostlyNoise(built.hop, 65, name="filtered_noise")
+    noise = _CostlyNoise(built.hop, 129, name="filtered_noise")
     built.processor_group.filtered_noise = noise
     head = built.decoder._head
     head._handle_weight_regularization("kernel", head.kernel, tf.keras.regularizers.L2(0.1))

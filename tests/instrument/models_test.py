@@ -44,5 +44,5 @@ def test_the_same_takes_train_an_instrument_at_16_khz(write_take, run_command, t
     loading.configure([configs.find("models/guitar.gin")], skip_unknown=True)
     default = loading.build()
     assert default.frame_rate == played.frame_rate
-    seconds = [each.processor_group.reverb._reverb_length / each.sample_rate for each in (default, played)]
+    seconds = [each.processor_group.reverb._ir.shape[0] / each.sample_rate for each in (default, played)]
     assert seconds[0] == pytest.approx(seconds[1])
