@@ -271,6 +271,7 @@ def _messages(folder):
             action(*arguments, **options)
         return str(caught.value)
 
+    configure([configs.find("models/guitar.gin")])  # With other settings, other takes would be refused.
     recording, annotation = folder / "take_01.wav", folder / "take_01.mid"
     folder.mkdir()
     yield message_of(takes.find_takes, folder)
