@@ -19,9 +19,6 @@ from neural_midi_synth.instrument.recurrent import UNROLLED
 
 SIGNATURE = "stream"
 _BLOCK_SECONDS = 0.016
-# Float constants with as many elements are stored in half precision. Smaller matrices make a model hardly larger, and
-# the first one, which sees the Fourier features, is what half precision would cost most in.
-_HALF_FROM = 16384
 
 
 def convert(instrument: Instrument, block_frames: int, voices: int = 1) -> bytes:
@@ -154,7 +151,11 @@ def _with_half_weights(model: bytes) -> bytes:
         computed = {tensor for operator in graph.operators for tensor in operator.outputs}
         for i, tensor in enumerate(list(graph.tensors)):
             buffer = model.buffers[tensor.buffer]
-            if i in computed or tensor.type != schema.TensorType.FLOAT32 or np.prod(tensor.shape) < _HALF_FROM:
+            if (
+                i in computed
+                or tensor.type != schema.TensorType.FLOAT32
+                or np.prod(tensor.shape) < litert_steps.HALF_FROM
+            ):
                 continue
             if buffer.data is None:  # an input
                 continue

@@ -22,6 +22,10 @@ from neural_midi_synth.instrument.oscillators import FIRST_PULSE, Oscillators, r
 from neural_midi_synth.instrument.recurrent import State
 from neural_midi_synth.instrument.reverb import Reverb
 
+HALF_FROM = 16384
+"""Float constants with as many elements are stored in half precision. Smaller matrices make a model hardly larger, and
+the decoder's first one, which sees the Fourier features, is what half precision would cost most in."""
+
 _STEPS = 256  # of a semitone, in the table of frequencies
 _PARTS = 1024  # of a sample, in which a phase that begins anew is counted
 _PART = 128  # samples of a response at a time
@@ -115,7 +119,7 @@ class _Oscillators(Oscillators):
         return tf.cast(begins, tf.float32) * 2.0**-32, last
 
     def filled_in(self, played: tf.Tensor) -> tf.Tensor:
-        return _product(played, self._between)
+        return _exact_product(played, self._between)
 
     def _starts(
         self, hz: tf.Tensor, phase: tf.Tensor, onset: tf.Tensor | None, plucked: tf.Tensor | None
@@ -172,11 +176,11 @@ class _Oscillators(Oscillators):
         return _high_word(tf.where(is_anew, times(step / _PARTS)[:, 1:] * since * sounds, steps)), is_anew
 
 
-def _product(x: tf.Tensor, constant: np.ndarray) -> tf.Tensor:
-    """`x @ constant`, though large constants are stored in half precision: as a coarse part, and what it lacks."""
-    coarse = constant.astype(np.float16).astype(np.float32)
-    parts = np.concatenate([coarse, (constant - coarse).astype(np.float32)], axis=0)
-    return tf.matmul(tf.concat([x, x], axis=-1), parts)
+def _exact_product(x: tf.Tensor, constant: np.ndarray) -> tf.Tensor:
+    """`x @ constant` in parts, each too small to be stored in half precision."""
+    rows = np.array_split(constant.astype(np.float32), -(-constant.size // (HALF_FROM - constant.shape[1])))
+    columns = tf.split(x, [len(each) for each in rows], axis=-1)
+    return tf.add_n([tf.matmul(*each) for each in zip(columns, rows)])
 
 
 def _harmonic(processor: Harmonic, controls: dict[str, tf.Tensor], state: State) -> tuple[tf.Tensor, State]:
@@ -206,7 +210,7 @@ class _Filters(Filters):
         return hops
 
     def responses(self, magnitudes: tf.Tensor) -> tf.Tensor:
-        return _product(magnitudes, self.bands)
+        return _exact_product(magnitudes, self.bands)
 
     def filtered(self, noise: tf.Tensor, responses: tf.Tensor) -> tf.Tensor:
         voices, n_hops, size = responses.shape

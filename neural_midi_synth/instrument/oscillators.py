@@ -16,13 +16,12 @@ CYCLE = 2**32
 FIRST_PULSE = 0.0015
 """Seconds from the onset of a plucked string to its first pulse, where all its partials are at phase 0."""
 
-HEADROOM = 16.0 / 15.0
-"""By how much half the rate at which a bank is played is above its highest oscillator, as a factor, at least."""
-MOST_FILLED_IN = 8192
-"""In hops of more samples a bank is played at every sample: the matrix that fills in grows with the square of a hop."""
-BEYOND = 8
-"""At how many positions before a hop and after it a bank is played, where it is not played at every sample."""
-
+# Where a bank is not played at every sample: by how much half the rate at which it is played is above its highest
+# oscillator, as a factor, at least; at how many positions before a hop and after it it is played; and how long a hop may
+# be, since the matrix that fills in grows with its square.
+_HEADROOM = 16.0 / 15.0
+_BEYOND = 8
+_LONGEST_FILLED_IN = 8192
 # Coefficients of the polynomial in `_polynomial_sine`, the highest power first.
 _SINE = (12.235930442810059, -38.12417984008789, 67.04401397705078, -64.83468627929688, 25.13273048400879)
 _POLYNOMIAL = contextvars.ContextVar("polynomial_sines", default=False)
@@ -82,9 +81,9 @@ class Oscillators:
         """
         self._hop = hop
         self._sample_rate = sample_rate
-        filled_in = highest_hz is not None and hop <= MOST_FILLED_IN
-        spacing = 1 if not filled_in else max(int(sample_rate / (2.0 * highest_hz * HEADROOM) + 1e-6), 1)
-        n = hop if spacing == 1 else -(-hop // spacing) + 2 * BEYOND
+        filled_in = highest_hz is not None and hop <= _LONGEST_FILLED_IN
+        spacing = 1 if not filled_in else max(int(sample_rate / (2.0 * highest_hz * _HEADROOM) + 1e-6), 1)
+        n = hop if spacing == 1 else -(-hop // spacing) + 2 * _BEYOND
         # 2 hop / n + n sines for pieces of n samples: fewest at the root of 2 hop.
         half = min(range(1, max(n // 2, 1) + 1), key=lambda half: (-(-n // (2 * half)) + half, -half))
         n = 2 * half * -(-n // (2 * half))

@@ -237,9 +237,8 @@ def test_only_builtin_operators_and_half_weights():
             sizes[tensor.type].append(int(np.prod(tensor.shape)))
     weights = [variable.shape.num_elements() for variable in guitar.decoder.trainable_variables]
     large = [size for size in weights if size >= 16384]
-    # Those, the responses of the noise's bands, and what fills in the samples of both banks.
-    assert len(sizes[schema.TensorType.FLOAT16]) == len(large) + 2
-    assert sum(sizes[schema.TensorType.FLOAT16]) >= sum(large) > 0.9 * sum(weights)
+    assert sorted(sizes[schema.TensorType.FLOAT16]) == sorted(large)
+    assert sum(large) > 0.9 * sum(weights)
     assert max(sizes[schema.TensorType.FLOAT32]) < 16384
 
 

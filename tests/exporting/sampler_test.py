@@ -1,5 +1,6 @@
 """An SFZ of an instrument, played by a sampler, sounds as the instrument does, and is there whole or not at all."""
 
+import io
 import re
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import soundfile
+import soxr
 
 import neural_midi_synth as nms
 from neural_midi_synth.errors import DataError
@@ -243,6 +245,32 @@ def test_a_loop_goes_on_as_the_tone_does():
         looped = np.resize(sample[loop.start :], 3 * RATE - n)
         # A hundredth of a period off, after a second of loops; a click would be as large as the tone.
         assert np.abs(looped - each[n:]).max() < 0.1 * np.abs(each).max()
+
+
+def test_notes_are_the_same_at_another_sample_rate(guitar):
+    note = samples.Note(45, 100, {55: 127, 56: 0})
+    own, other = (samples.play(guitar, [note], 0.5, 0.25, rate)[0] for rate in (None, 32_000))
+    assert (len(own), len(other)) == (36_000, 24_000)
+    expected = soxr.resample(own, 48_000, 32_000, "VHQ")
+    # But for the ends, beyond which the one is shown silence.
+    np.testing.assert_allclose(other[100:-100], expected[100:-100], atol=1e-3 * np.abs(own).max())
+    assert np.argmax(np.abs(other)) / 32_000 == pytest.approx(np.argmax(np.abs(own)) / 48_000, abs=1e-4)
+
+
+@pytest.mark.parametrize("bits", [13, 16])
+def test_samples_have_as_many_bits_as_are_wanted(guitar, bits):
+    sampler = Sampler(guitar, "guitar", Size(1, 1, 1, 1, bits), PRETRAINED)
+    sample = np.clip(1.2 * np.sin(np.arange(3000) / 9.0), -1.1, 1.1)  # Louder than a file can hold.
+    file = io.BytesIO()
+    sampler._write_sample(file, sample)
+    file.seek(0)
+    numbers, rate = soundfile.read(file, dtype="int16")
+    step = 2 ** (16 - bits)
+    assert rate == 32_000 and len(numbers) == len(sample)
+    assert not (numbers % step).any() and (numbers % (2 * step)).any()
+    quiet = np.abs(sample) < 0.99
+    assert np.abs(numbers[quiet] / 32768 - sample[quiet]).max() <= 0.501 * step / 32768
+    assert np.all(np.sign(numbers[~quiet]) == np.sign(sample[~quiet]))
 
 
 def test_what_dies_away_is_cut_and_not_looped():

@@ -142,6 +142,11 @@ def test_a_bank_of_low_harmonics_is_played_at_fewer_samples(method, hop, highest
         assert tf.norm(of_played - of_expected) < 0.02 * tf.norm(of_expected)
 
 
+def test_a_bank_of_low_harmonics_is_played_at_every_sample_where_hops_are_huge():
+    # The matrix that fills in would have as many numbers as a hop has samples, squared.
+    assert len(Harmonic(48_000, 65_536, 2, highest_hz=1000.0).oscillators.positions) >= 65_536
+
+
 def test_harmonics_above_the_highest_are_silent():
     harmonic = Harmonic(48_000, 192, 100, highest_hz=11_000.0)
     controls = harmonic.get_controls(*_outputs_of_a_network(50, 1, 100), tf.fill([1, 50, 1], 440.0))
