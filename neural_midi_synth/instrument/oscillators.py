@@ -16,12 +16,11 @@ CYCLE = 2**32
 FIRST_PULSE = 0.0015
 """Seconds from the onset of a plucked string to its first pulse, where all its partials are at phase 0."""
 
-# Where a bank is not played at every sample: by how much half the rate at which it is played is above its highest
-# oscillator, as a factor, at least; at how many positions before a hop and after it it is played; and how long a hop may
-# be, since the matrix that fills in grows with its square.
-_HEADROOM = 16.0 / 15.0
-_BEYOND = 8
-_LONGEST_FILLED_IN = 8192
+# Where a bank is not played at every sample:
+_HEADROOM = 16.0 / 15.0  # Half the rate at which it is played, over its highest oscillator, at least.
+_BEYOND = 8  # At how many positions before a hop, and after it, it is played.
+_LONGEST_FILLED_IN = 8192  # Samples of a hop. The matrix that fills in grows with their square.
+
 # Coefficients of the polynomial in `_polynomial_sine`, the highest power first.
 _SINE = (12.235930442810059, -38.12417984008789, 67.04401397705078, -64.83468627929688, 25.13273048400879)
 _POLYNOMIAL = contextvars.ContextVar("polynomial_sines", default=False)
