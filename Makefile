@@ -14,9 +14,10 @@ READY := $(VENV)/ready
 demo: $(READY)
 	$(VENV)/bin/python -m neural_midi_synth.commands.demo --minutes $(DEMO_MINUTES) --output out/demo
 
+# A Python that crashes ends the tests: with another one in its place, pytest-xdist 3.8 waits forever for what is left.
 test: CHOSEN := -m "not slow"
 test test_all: $(READY)
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -rs $(CHOSEN)
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 -rs $(CHOSEN)
 
 # Who imports whom is looked at in the package as it is installed, where data_prep is a part of it.
 lint: $(READY)

@@ -6,6 +6,7 @@ import importlib
 import os
 import pathlib
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -182,6 +183,12 @@ def trained(tmp_path_factory):
                 result.write_bytes(pickle.dumps(_trained(root)))
             return pickle.loads(result.read_bytes())
         time.sleep(0.1)
+
+
+@pytest.fixture
+def own_instrument(trained, tmp_path):
+    """A copy of its folder for tests that write into it, as evaluating does."""
+    return shutil.copytree(trained.folder, tmp_path / "own_instrument")
 
 
 def _trained(root):

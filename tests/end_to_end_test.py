@@ -27,12 +27,12 @@ def test_takes_become_an_instrument_that_plays_a_piece_of_any_length(trained, st
     assert loudness.min() > 1e-4  # It plays to the end.
 
 
-def test_the_instrument_is_measured_on_what_it_never_saw(trained, start_command, tmp_path):
-    answer = start_command("evaluate", "--instrument", trained.folder, "--output", tmp_path / "report").answer()
+def test_the_instrument_is_measured_on_what_it_never_saw(own_instrument, start_command, tmp_path):
+    answer = start_command("evaluate", "--instrument", own_instrument, "--output", tmp_path / "report").answer()
     assert answer.status == 0, answer.error
     numbers = json.loads((tmp_path / "report" / "report.json").read_text())
     assert numbers["examples"]
-    facts = json.loads((trained.folder / "data_set.json").read_text())
+    facts = json.loads((own_instrument / "data_set.json").read_text())
     for example in numbers["examples"]:
         assert example["name"].split()[0] in facts["takes"]
         for name in results.keys([]):
@@ -43,9 +43,9 @@ def test_the_instrument_is_measured_on_what_it_never_saw(trained, start_command,
     assert (tmp_path / "report" / "report.html").stat().st_size > 10_000
 
 
-def test_an_instrument_is_measured_on_ones_own_recordings(trained, run_command, tmp_path):
+def test_an_instrument_is_measured_on_ones_own_recordings(trained, own_instrument, run_command, tmp_path):
     folder = shutil.copytree(trained.takes / "examples", tmp_path / "riffs")
-    arguments = ("--instrument", trained.folder, "--midi_dir", folder, "--output", tmp_path / "report")
+    arguments = ("--instrument", own_instrument, "--midi_dir", folder, "--output", tmp_path / "report")
     answer = run_command("evaluate", *arguments)
     assert answer.status == 0, answer.error
     numbers = json.loads((tmp_path / "report" / "report.json").read_text())
@@ -65,12 +65,12 @@ def test_an_instrument_is_measured_on_ones_own_recordings(trained, run_command, 
     assert perfect["envelope_db"] < 0.05
 
 
-def test_an_instrument_of_one_voice_is_measured_on_chords_too(trained, run_command, tmp_path):
+def test_an_instrument_of_one_voice_is_measured_on_chords_too(own_instrument, run_command, tmp_path):
     piece = Piece(tuple(Voice(np.array([[0.1, 1.0, pitch, 100], [1.0, 1.5, pitch + 2, 90]])) for pitch in (45, 49, 52)))
     write_midi(piece, tmp_path / "riffs" / "chords.mid")
-    arguments = ("--instrument", trained.folder, "--midi", tmp_path / "riffs" / "chords.mid")
+    arguments = ("--instrument", own_instrument, "--midi", tmp_path / "riffs" / "chords.mid")
     assert run_command("render", *arguments, "--output", tmp_path / "riffs" / "chords.wav").status == 0
-    arguments = ("--instrument", trained.folder, "--midi_dir", tmp_path / "riffs", "--output", tmp_path / "report")
+    arguments = ("--instrument", own_instrument, "--midi_dir", tmp_path / "riffs", "--output", tmp_path / "report")
     answer = run_command("evaluate", *arguments)
     assert answer.status == 0, answer.error
     assert "Multi-pitch recall" in answer.output

@@ -2,7 +2,6 @@
 
 import html
 import json
-import shutil
 import sys
 
 import mido
@@ -32,7 +31,7 @@ def test_flags_that_do_not_go_together_are_told(run_command, tmp_path, arguments
 
 
 @pytest.mark.slow
-def test_the_flags_choose_the_instrument_of_a_midi_file(trained, run_command, tmp_path):
+def test_the_flags_choose_the_instrument_of_a_midi_file(own_instrument, run_command, tmp_path):
     midi = mido.MidiFile()
     for number, (name, pitch) in enumerate((("Lead", 60), ("Bass", 40)), start=1):
         track = midi.add_track(name)
@@ -43,7 +42,7 @@ def test_the_flags_choose_the_instrument_of_a_midi_file(trained, run_command, tm
     folder.mkdir()
     midi.save(folder / "song.mid")
     write_audio(folder / "song.wav", 0.1 * np.sin(np.arange(24000, dtype=np.float32)), 16000)
-    arguments = ("--instrument", trained.folder, "--midi_dir", folder, "--output", tmp_path / "report")
+    arguments = ("--instrument", own_instrument, "--midi_dir", folder, "--output", tmp_path / "report")
     answer = run_command("evaluate", *arguments)
     assert answer.status == 1
     assert "has several instruments" in answer.error
@@ -59,15 +58,14 @@ def test_the_flags_choose_the_instrument_of_a_midi_file(trained, run_command, tm
 
 
 @pytest.mark.slow
-def test_the_takes_tell_how_near_the_player_comes_and_what_they_lack(trained, run_command, tmp_path):
+def test_the_takes_tell_how_near_the_player_comes_and_what_they_lack(trained, own_instrument, run_command, tmp_path):
     # The first take, played by the same player: a second rendition of each is in the takes.
     folder, report = tmp_path / "riffs", tmp_path / "report"
     folder.mkdir()
     samples, sample_rate = read_audio(trained.takes / "one.wav")
     write_audio(folder / "riff.wav", samples, sample_rate)
     write_midi(read_midi(trained.takes / "one.mid"), folder / "riff.mid")
-    instrument = shutil.copytree(trained.folder, tmp_path / "instrument")
-    arguments = ("--instrument", instrument, "--midi_dir", folder, "--output", report)
+    arguments = ("--instrument", own_instrument, "--midi_dir", folder, "--output", report)
     answer = run_command("evaluate", *arguments)
     assert answer.status == 0, answer.error
     facts = json.loads((report / "report.json").read_text(encoding="utf-8"))
@@ -84,7 +82,7 @@ def test_the_takes_tell_how_near_the_player_comes_and_what_they_lack(trained, ru
     assert any("minutes of notes are few" in line for line in verdict["record"])
     assert verdict["message"] in answer.output
     assert html.escape(verdict["message"]) in (report / "report.html").read_text(encoding="utf-8")
-    assert kept_verdict(instrument) == verdict
+    assert kept_verdict(own_instrument) == verdict
 
 
 def test_perceived_quality_needs_visqol(trained, run_command, tmp_path, monkeypatch):

@@ -2,11 +2,14 @@
 
 import collections
 import contextlib
+import multiprocessing
+import multiprocessing.managers
 import os
 import shutil
 import subprocess
 import sys
 import time
+import typing
 
 import numpy as np
 
@@ -73,7 +76,23 @@ def running_server(monkeypatch):
         server.stop()
 
 
-class Player:
+class Heard(typing.NamedTuple):
+    """What a player heard and sent, in frames of JACK's clock.
+
+    Attributes:
+        samples: What was heard, from the first sample to the last.
+        first: Frame of the first of them.
+        sent: Messages, each with the frame that it was stamped with.
+        stumbled: Frames at which JACK said that it had been too late.
+    """
+
+    samples: np.ndarray
+    first: int
+    sent: list[tuple[int, bytes]]
+    stumbled: list[int]
+
+
+class _Player:
     """Sends MIDI at given samples, and records what another client plays.
 
     Two clients of JACK: what sends does little, so that it is hardly later than the period's begin that its messages
@@ -87,17 +106,15 @@ class Player:
         self._out = self._sender.midi_outports.register("keys")
         self._in = self._listener.inports.register("in")
         self._waiting = collections.deque()
-        self.sent, self.heard, self.stumbled = [], {}, []
+        self._sent, self._heard, self._stumbled = [], {}, []
         self._sender.set_process_callback(self._send)
         self._listener.set_process_callback(self._listen)
-        self._listener.set_xrun_callback(lambda _: self.stumbled.append(self._listener.frame_time))
-
-    def __enter__(self):
+        self._listener.set_xrun_callback(lambda _: self._stumbled.append(self._listener.frame_time))
         self._sender.activate()
         self._listener.activate()
-        return self
 
-    def __exit__(self, *error):
+    def close(self):
+        """Leaves the server."""
         for client in (self._sender, self._listener):
             client.deactivate()
             client.close()
@@ -121,13 +138,14 @@ class Player:
         """Sends messages at the begin of a period, so many from now."""
         self._waiting.append((self._sender.frame_time + periods * PERIOD, messages))
 
-    def recording(self):
-        """What was heard, from the first sample to the last, and the frame of the first."""
-        frames = sorted(self.heard)
+    def heard(self):
+        """All that was heard and sent until now."""
+        heard = dict(self._heard)
+        frames = sorted(heard)
         samples = np.zeros(frames[-1] + PERIOD - frames[0], np.float32)
         for frame in frames:
-            samples[frame - frames[0] :][:PERIOD] = self.heard[frame]
-        return samples, frames[0]
+            samples[frame - frames[0] :][:PERIOD] = heard[frame]
+        return Heard(samples, frames[0], list(self._sent), list(self._stumbled))
 
     def _send(self, _):
         self._out.clear_buffer()
@@ -135,7 +153,24 @@ class Player:
         while self._waiting and self._waiting[0][0] <= frame:
             for message in self._waiting.popleft()[1]:
                 self._out.write_midi_event(0, message)
-                self.sent.append((frame, message))
+                self._sent.append((frame, message))
 
     def _listen(self, _):
-        self.heard[self._listener.last_frame_time] = np.array(self._in.get_array())
+        self._heard[self._listener.last_frame_time] = np.array(self._in.get_array())
+
+
+class _Players(multiprocessing.managers.BaseManager):
+    """Keeps a player in a process of its own."""
+
+
+_Players.register("Player", _Player)
+
+
+@contextlib.contextmanager
+def player():
+    """A player in a process of its own: where JACK brings down its clients, the tests go on."""
+    with _Players(ctx=multiprocessing.get_context("spawn")) as players:
+        its_player = players.Player()
+        yield its_player
+        with contextlib.suppress(EOFError, ConnectionError):  # How JACK lets go of a client is not what is tested.
+            its_player.close()

@@ -12,7 +12,7 @@ import mido
 import numpy as np
 import pytest
 import scipy.signal
-from jack_server import PERIOD, SAMPLE_RATE, Player, running_server, why_not
+from jack_server import PERIOD, SAMPLE_RATE, player, running_server, why_not
 
 import neural_midi_synth as nms
 from neural_midi_synth.files.audio import read_audio
@@ -72,18 +72,17 @@ def _on(note, velocity=100):
     return bytes([0x90, note, velocity])
 
 
-def _delays(player, take, note_frames):
+def _delays(heard, take, note_frames):
     """Samples from each message to its sound, and how well that is the take's, where JACK did not stumble."""
-    heard, first = player.recording()
     samples, rate = read_audio(take)
     samples = scipy.signal.resample_poly(samples, SAMPLE_RATE // rate, 1)
-    ons = [frame for frame, message in player.sent if message[0] == 0x90]
+    ons = [frame for frame, message in heard.sent if message[0] == 0x90]
     delays = []
     for sent, note in zip(ons, note_frames, strict=True):
-        if any(sent - 12000 < stumbled < sent + 12000 for stumbled in player.stumbled):
+        if any(sent - 12000 < stumbled < sent + 12000 for stumbled in heard.stumbled):
             continue
         attack = samples[round(note * SAMPLE_RATE) :][:2400]
-        around = heard[sent - first :][: 9600 + len(attack)]
+        around = heard.samples[sent - heard.first :][: 9600 + len(attack)]
         products = scipy.signal.correlate(around, attack, "valid")
         energy = np.convolve(around**2, np.ones(len(attack)), "valid") * np.sum(attack**2)
         similarity = products / np.sqrt(np.maximum(energy, 1e-9))
@@ -107,30 +106,31 @@ def test_the_sound_comes_as_late_as_it_says(jack_server, play_command, tmp_path)
     take = tmp_path / "take.wav"
     # Where the machine has too much else to do, it is measured with longer blocks, which that leaves time for.
     for length in (16, 16, 32, 64):
-        with Player() as player:
+        with player() as keys:
             program = play_command("--block", length, "--record", take, "--style", "openness=90")
             program.said("latency")
-            player.listen_to("PortAudio")
+            keys.listen_to("PortAudio")
             time.sleep(1.0)
             for i in range(30):
                 # Every phase of blocks, which three periods are.
-                player.send(_on(40 + 5 * i % 24), periods=40 * i + i % 3)
-                player.send(bytes([0x80, 40 + 5 * i % 24, 0]), periods=40 * i + 25)
+                keys.send(_on(40 + 5 * i % 24), periods=40 * i + i % 3)
+                keys.send(bytes([0x80, 40 + 5 * i % 24, 0]), periods=40 * i + 25)
             time.sleep(40 * 30 * PERIOD / SAMPLE_RATE + 0.5)
             status, output = program.end()
+            heard = keys.heard()
         assert status == 0, program.said("")
         assert f"{take}\n{take.with_suffix('.mid')}" in output
         said = {float(total) for total, *_ in LATENCY.findall(output)}
         total, around, block, computing, network, device = (float(each) for each in LATENCY.findall(output)[-1])
         assert total == pytest.approx(block + computing + network + device, abs=0.3)
         assert device == pytest.approx(1000 * PERIOD / SAMPLE_RATE, abs=0.1)
-        delays = _delays(player, take, _note_times(take)) * 1000 / SAMPLE_RATE
+        delays = _delays(heard, take, _note_times(take)) * 1000 / SAMPLE_RATE
         if len(delays) >= 8 and max(said) - min(said) < 5.0:
             break
     else:
         # Nothing but a JACK that stumbles, which it counts, excuses notes that are not heard.
-        assert player.stumbled, f"{len(delays)} of 30 notes sound as in the take: {output[-500:]}"
-        pytest.skip(f"left out: JACK stumbled {len(player.stumbled)} times, since this machine has too much to do")
+        assert heard.stumbled, f"{len(delays)} of 30 notes sound as in the take: {output[-500:]}"
+        pytest.skip(f"left out: JACK stumbled {len(heard.stumbled)} times, since this machine has too much to do")
     # JACK hears what would reach the loudspeaker one period later. The latency may have grown meanwhile.
     lowest, highest = min(said) - device, max(said) - device
     assert lowest - 1.0 < np.median(delays) < highest + 1.0
@@ -162,10 +162,10 @@ def test_it_plays_a_file_and_keeps_it(jack_server, play_command, tmp_path):
 def test_where_the_sound_server_ends_it_says_so_and_keeps_the_take(jack_server, play_command, tmp_path):
     program = play_command("--block", 16, "--record", tmp_path / "take.wav")
     program.said("latency")
-    with Player() as player:
-        player.play_to("nms_play")
+    with player() as keys:
+        keys.play_to("nms_play")
         time.sleep(0.5)
-        player.send(_on(45))
+        keys.send(_on(45))
         time.sleep(1.0)
     jack_server.stop()
     # PortAudio never lets go of a JACK server that has ended.
@@ -201,22 +201,21 @@ def test_in_a_terminal_there_is_a_screen_and_the_keys_play(jack_server):
 
     try:
         shows("underruns")
-        with Player() as player:
-            player.listen_to("PortAudio")
+        with player() as keys:
+            keys.listen_to("PortAudio")
             os.write(ours, b"a")
             shows("C3")
             time.sleep(0.5)
-            heard, _ = player.recording()
-            assert np.abs(heard).max() > 0.02
+            assert np.abs(keys.heard().samples).max() > 0.02
         os.write(ours, b"=")
         shows("106")  # openness, from 90
         os.write(ours, b"\tm")  # A knob for the other one,
         shows("> power_chord")
         shows("move a knob")
-        with Player() as player:
-            player.play_to("nms_play")
+        with player() as keys:
+            keys.play_to("nms_play")
             time.sleep(0.3)
-            player.send(bytes([0xB0, 21, 33]))
+            keys.send(bytes([0xB0, 21, 33]))
             shows("cc21")
         os.write(ours, b" q")
         shows("played")
@@ -230,7 +229,7 @@ def test_in_a_terminal_there_is_a_screen_and_the_keys_play(jack_server):
 @needs_jack
 @pytest.mark.slow
 def test_it_lists_what_there_is_and_takes_nothing_else(jack_server, start_command):
-    with Player():
+    with player():
         listed = start_command("play", "--list").answer()
         answer = start_command("play", "--device", "moon").answer()
     assert listed.status == 0, listed.error

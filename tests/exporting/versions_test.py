@@ -77,9 +77,8 @@ def test_the_facts_are_those_of_the_instrument(trained, instrument):
     np.testing.assert_allclose(training["validation_loss"], reader.get_tensor("best/.ATTRIBUTES/VARIABLE_VALUE"), 1e-3)
 
 
-def test_the_verdict_is_told_until_the_instrument_is_trained_on(trained, instrument, tmp_path):
-    folder = tmp_path / "instrument"
-    shutil.copytree(trained.folder, folder)
+def test_the_verdict_is_told_until_the_instrument_is_trained_on(own_instrument, instrument):
+    folder = own_instrument
     assert "verdict" not in instrument_facts(instrument, folder)
     verdict = {"verdict": "near", "message": "Near: attacks are blurred.", "faults": {"rise": 3.6}}
     keep_verdict(folder, verdict)

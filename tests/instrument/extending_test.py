@@ -38,7 +38,8 @@ class _TrainableLoss(ddsp.losses.SpectralLoss):
     """A loss with a weight that is learnt, and a loss of its own."""
 
     def __init__(self):
-        super().__init__(fft_sizes=(256,), name="trainable_loss")
+        # Squares, since the slope of absolute differences turns round where what is compared is nearly the same.
+        super().__init__(fft_sizes=(256,), loss_type="L2", name="trainable_loss")
         self.weight = self.add_weight("weight", [], initializer="ones")
 
     def call(self, target_audio, audio):
