@@ -122,17 +122,19 @@ class _Player:
     def listen_to(self, name, seconds=10.0):
         """Connects the first audio output of a client whose name has this in it."""
         until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            for port in self._listener.get_ports(name, is_audio=True, is_output=True):
-                self._listener.connect(port, self._in)
-                return
+        while not (ports := self._listener.get_ports(name, is_audio=True, is_output=True)):
+            if time.monotonic() > until:
+                raise TimeoutError(f"JACK has no output of {name}: {self._listener.get_ports()}")
             time.sleep(0.05)
-        raise TimeoutError(f"JACK has no output of {name}: {self._listener.get_ports()}")
+        self._listener.connect(ports[0], self._in)
 
-    def play_to(self, name):
-        """Connects the keys to a MIDI input whose name has this in it."""
-        (port,) = self._sender.get_ports(name, is_midi=True, is_input=True)
-        self._sender.connect(self._out, port)
+    def wait_until_found(self, seconds=10.0):
+        """Waits until a program has connected itself to the keys."""
+        until = time.monotonic() + seconds
+        while not self._out.connections:
+            if time.monotonic() > until:
+                raise TimeoutError(f"No program found the keys: {self._sender.get_ports(is_midi=True)}")
+            time.sleep(0.05)
 
     def send(self, *messages, periods=0):
         """Sends messages at the begin of a period, so many from now."""

@@ -110,7 +110,8 @@ def test_the_sound_comes_as_late_as_it_says(jack_server, play_command, tmp_path)
             program = play_command("--block", length, "--record", take, "--style", "openness=90")
             program.said("latency")
             keys.listen_to("PortAudio")
-            time.sleep(1.0)
+            keys.wait_until_found()
+            time.sleep(0.5)
             for i in range(30):
                 # Every phase of blocks, which three periods are.
                 keys.send(_on(40 + 5 * i % 24), periods=40 * i + i % 3)
@@ -163,9 +164,10 @@ def test_where_the_sound_server_ends_it_says_so_and_keeps_the_take(jack_server, 
     program = play_command("--block", 16, "--record", tmp_path / "take.wav")
     program.said("latency")
     with player() as keys:
-        keys.play_to("nms_play")
+        keys.wait_until_found()
         time.sleep(0.5)
-        keys.send(_on(45))
+        for i in range(4):  # A JACK that stumbles loses what was sent in that period.
+            keys.send(_on(45 + i), periods=30 * i)
         time.sleep(1.0)
     jack_server.stop()
     # PortAudio never lets go of a JACK server that has ended.
@@ -173,7 +175,7 @@ def test_where_the_sound_server_ends_it_says_so_and_keeps_the_take(jack_server, 
     program.said(re.escape(message), "error", seconds=30.0)
     assert program.process.answer(30.0).status == 1
     assert np.abs(read_audio(tmp_path / "take.wav")[0]).max() > 0.02
-    assert len(_note_times(tmp_path / "take.wav")) == 1
+    assert 1 <= len(_note_times(tmp_path / "take.wav")) <= 4
     jack_server.start()
 
 
@@ -213,9 +215,10 @@ def test_in_a_terminal_there_is_a_screen_and_the_keys_play(jack_server):
         shows("> power_chord")
         shows("move a knob")
         with player() as keys:
-            keys.play_to("nms_play")
+            keys.wait_until_found()
             time.sleep(0.3)
-            keys.send(bytes([0xB0, 21, 33]))
+            for i in range(40):  # A JACK that stumbles loses what was sent in that period.
+                keys.send(bytes([0xB0, 21, 33 + i]), periods=4 * i)
             shows("cc21")
         os.write(ours, b" q")
         shows("played")
