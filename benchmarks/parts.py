@@ -18,8 +18,8 @@ from rows import HOP, SAMPLE_RATE, Row, Sizes
 from neural_midi_synth.instrument.harmonic import Harmonic
 from neural_midi_synth.instrument.instrument import Instrument
 from neural_midi_synth.instrument.losses import SpectralLoss
-from neural_midi_synth.instrument.noise import white_noise
 from neural_midi_synth.instrument.processors import ProcessorGroup
+from neural_midi_synth.instrument.white_noise import white_noise
 
 # Later on stock is not exact to 1e-4: it adds up the phase of each harmonic in float32.
 _EXACT_FRAMES = 1

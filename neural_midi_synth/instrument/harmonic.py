@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from typing import Any
 
 import ddsp
@@ -13,6 +14,9 @@ import tensorflow as tf
 from neural_midi_synth.instrument.controls import ATTACK
 from neural_midi_synth.instrument.oscillators import Oscillators, frames_first, turn
 from neural_midi_synth.instrument.recurrent import State
+
+_MOVEMENT_SECONDS = 0.128
+"""For how long what moves a harmonic is much the same: it moves some ten times a second at most."""
 
 
 @tf.custom_gradient
@@ -31,11 +35,14 @@ class Harmonic(ddsp.synths.Harmonic):
     wraps exactly, so it neither drifts nor blurs however long it plays. A harmonic that glides over half the sample
     rate fades within the hop, where ddsp cuts it off at a sample.
 
-    Two things it has besides. Partial `k` of a stiff string lies at k f0 √(1 + B k²), where B is its `inharmonicity`
+    Three things it has besides. Partial `k` of a stiff string lies at k f0 √(1 + B k²), where B is its `inharmonicity`
     (Fletcher, 1964); where B is 0, partials are ddsp's harmonics. And where a note begins within a hop, `onset`, its
     amplitudes and its pitch take the place of the last note's there, not gradually from frame to frame. If the string
     is stiff, it is one that is plucked or struck: the partials of the note begin together, at phase 0, as those of such
     a string do, and make the sharp pulses that a string's first periods are.
+
+    And partials of a held note are never quite steady: they beat, and what distorts them makes them rough. Each moves
+    by a random process of its own, slow noise whose depth is its `movement`, a function of the sample index alone.
 
     Attributes:
         parameters: The network outputs it takes, name → size.
@@ -52,6 +59,8 @@ class Harmonic(ddsp.synths.Harmonic):
         n_harmonics: int = gin.REQUIRED,
         f0_ratio: float = 1.0,
         highest_hz: float | None = None,
+        moves: bool = False,
+        movement_bias: float = -3.0,
         amp_resample_method: str = "window",
         normalize_below_nyquist: bool = True,
         scale_fn: Any = exp_sigmoid,
@@ -67,6 +76,8 @@ class Harmonic(ddsp.synths.Harmonic):
             highest_hz: Harmonics from there on are silent; from half the sample rate on unless given. Up to 15/32 of
                 half the sample rate, the bank is played at every second sample only, up to 15/48 at every third, and so
                 on (see `Oscillators`).
+            moves: Whether there is a `movement`.
+            movement_bias: Added to its network outputs, so that training starts with half a decibel.
             amp_resample_method: How amplitudes go from frame to frame: 'window' (overlapping Hann windows) or 'linear'.
             normalize_below_nyquist: Whether harmonics that are silent are removed before normalising.
             scale_fn: Maps network outputs to amplitudes.
@@ -91,10 +102,17 @@ class Harmonic(ddsp.synths.Harmonic):
         self.n_harmonics = n_harmonics
         self.f0_ratio = f0_ratio
         self.parameters = {"amplitudes": 1, "harmonic_distribution": n_harmonics}
+        if moves:
+            self.parameters["movement"] = n_harmonics
+        self.moves = moves
+        self._movement_bias = movement_bias
         self._orders = np.arange(1, n_harmonics + 1, dtype=np.float32)
         self.highest_hz = highest_hz
         self._audible_rate = sample_rate if highest_hz is None else 2.0 * highest_hz
+        self._seed = zlib.crc32(name.encode())
         self.oscillators = Oscillators(hop, sample_rate, highest_hz)
+        weights = np.hanning(max(round(_MOVEMENT_SECONDS * sample_rate / hop), 1) + 2)[1:-1]
+        self._smoothing = weights / np.sqrt(np.sum(weights**2) / 3.0)  # A third is the variance of the white noise.
 
     def get_controls(
         self,
@@ -103,6 +121,7 @@ class Harmonic(ddsp.synths.Harmonic):
         f0_hz: tf.Tensor,
         inharmonicity: tf.Tensor | None = None,
         onset: tf.Tensor | None = None,
+        movement: tf.Tensor | None = None,
     ) -> dict[str, tf.Tensor]:
         """As ddsp's, at `f0_ratio` times the frequency.
 
@@ -113,9 +132,11 @@ class Harmonic(ddsp.synths.Harmonic):
             inharmonicity: B of a stiff string, `[batch, n_frames, 1]`; 0 unless given.
             onset: Where a note begins in the hop before each frame, 0 to 1, and below 0 where none does, `[batch,
                 n_frames, 1]`; none does unless given.
+            movement: Network outputs `[batch, n_frames, n_harmonics]`; nothing moves unless given.
 
         Returns:
-            The same names: amplitudes above 0, a distribution that sums to 1, and the frequency of the first harmonic.
+            The same names: amplitudes above 0, a distribution that sums to 1, the frequency of the first harmonic, and
+            how much each harmonic moves, the standard deviation of its amplitude's natural logarithm, 0 to 1.
         """
         f0_hz = f0_hz * self.f0_ratio
         if self.scale_fn is not None:
@@ -123,7 +144,9 @@ class Harmonic(ddsp.synths.Harmonic):
         audible_rate = self._audible_rate if self.normalize_below_nyquist else None
         distribution = ddsp.core.normalize_harmonics(harmonic_distribution, f0_hz, audible_rate)
         controls = {"amplitudes": amplitudes, "harmonic_distribution": distribution, "f0_hz": f0_hz}
-        given = {"inharmonicity": inharmonicity, "onset": onset}
+        if movement is not None:
+            movement = tf.sigmoid(movement + self._movement_bias)
+        given = {"inharmonicity": inharmonicity, "onset": onset, "movement": movement}
         return controls | {name: value for name, value in given.items() if value is not None}
 
     def initial_state(self, batch: int | tf.Tensor, first_sample: int | tf.Tensor = 0) -> State:
@@ -131,20 +154,23 @@ class Harmonic(ddsp.synths.Harmonic):
 
         Args:
             batch: Batch size.
-            first_sample: Not used: a phase begins at 0 wherever a clip does.
+            first_sample: Index of the first sample, a scalar or `[batch]`; where it differs, harmonics that move do so
+                otherwise. A phase begins at 0 wherever a clip does.
 
         Returns:
             The fundamental's phase int64 `[batch]`; how far the partials' phases are from its multiples, int64
-            `[batch, n_harmonics]`; and of the last frame f0 `[batch, 1, 1]`, how far the partials' frequencies are from
-            its multiples (Hz), and their amplitudes, `[batch, 1, n_harmonics]`.
+            `[batch, n_harmonics]`; of the last frame f0 `[batch, 1, 1]`, how far the partials' frequencies are from its
+            multiples (Hz), and their amplitudes, `[batch, 1, n_harmonics]`; and where harmonics move, the next sample's
+            index, int64 `[batch]`.
         """
-        del first_sample
+        sample = tf.broadcast_to(tf.cast(first_sample, tf.int64), [batch])
         return {
             "phase": tf.zeros([batch], tf.int64),
             "deviation": tf.zeros([batch, self.n_harmonics], tf.int64),
             "f0_hz": tf.zeros([batch, 1, 1]),
             "deviation_hz": tf.zeros([batch, 1, self.n_harmonics]),
             "harmonics": tf.zeros([batch, 1, self.n_harmonics]),
+            **({"sample": sample} if self.moves else {}),
         }
 
     def step(self, controls: dict[str, tf.Tensor], state: State) -> tuple[tf.Tensor, State]:
@@ -179,6 +205,12 @@ class Harmonic(ddsp.synths.Harmonic):
             controls["amplitudes"] * controls["harmonic_distribution"],
             self._audible_rate,
         )
+        index = {}
+        if self.moves:
+            n_frames = tf.shape(harmonics)[1]
+            index["sample"] = state["sample"] + tf.cast(n_frames * self.hop, state["sample"].dtype)
+            if "movement" in controls:
+                harmonics *= tf.exp(controls["movement"] * self._moved(oscillators, state["sample"], n_frames))
         f0_hz = tf.concat([state["f0_hz"], controls["f0_hz"]], axis=1)
         deviation_hz = tf.concat([state["deviation_hz"], deviation_hz], axis=1)
         harmonics = tf.concat([state["harmonics"], harmonics], axis=1)
@@ -203,6 +235,7 @@ class Harmonic(ddsp.synths.Harmonic):
             "f0_hz": f0_hz[:, -1:],
             "deviation_hz": deviation_hz[:, -1:],
             "harmonics": harmonics[:, -1:],
+            **index,
         }
 
     def get_signal(
@@ -213,6 +246,24 @@ class Harmonic(ddsp.synths.Harmonic):
         controls = {name: tf.concat([value, value[:, -1:]], axis=1) for name, value in controls.items()}
         signal, _ = self.step(controls, self.initial_state(tf.shape(f0_hz)[0]))
         return signal[:, self.hop :]
+
+    def _moved(self, oscillators: Oscillators, sample: tf.Tensor, n_frames: int | tf.Tensor) -> tf.Tensor:
+        """Slow noise of variance 1 for each harmonic.
+
+        Args:
+            oscillators: Which have white noise.
+            sample: Index of the next sample, `[batch]`.
+            n_frames: Whose first one is there.
+
+        Returns:
+            `[batch, n_frames, n_harmonics]`.
+        """
+        size = len(self._smoothing)
+        frames = tf.range(1 - size, n_frames)[:, tf.newaxis] * self.hop
+        samples = sample[:, tf.newaxis, tf.newaxis] + tf.cast(frames, sample.dtype)
+        # One piece of noise for all: a harmonic takes its samples where no other one of the frame does.
+        white = oscillators.white(samples + tf.range(self.n_harmonics, dtype=sample.dtype), self._seed)
+        return tf.add_n([float(weight) * white[:, i : i + n_frames] for i, weight in enumerate(self._smoothing)])
 
     def _rise(self, places: np.ndarray, onset: tf.Tensor | None) -> tf.Tensor:
         """Share of the later frame at places `[n]` of a hop, 0 to 1: `[n]`, or of each hop, `[n_frames, batch, n]`."""

@@ -10,6 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 _TINY = 1e-14  # under a square root, whose slope at 0 is infinite
+_MOVEMENT_FRAMES = 8  # for which movement is averaged
+_STILL = 0.02  # nepers of movement that are as good as none: 0.2 dB
 
 
 @gin.configurable(module="nms")
@@ -20,6 +22,10 @@ class SpectralLoss(ddsp.losses.SpectralLoss):
     nobody hears. And every bin counts alike, so the lowest partials, which carry pitch and loudness, count little. Here
     a small magnitude, the floor, is added before each logarithm, so that differences far below it count for nothing;
     and the mel term compares bands of equal width to the ear.
+
+    What is random in a recording, the beats of partials or the noise of a bow, cannot be foretold. Bin by bin and band
+    by band, nothing is nearer to it than a sound that stands still. So the movement term compares how much the bands
+    move, whichever way.
     """
 
     def __init__(
@@ -32,6 +38,7 @@ class SpectralLoss(ddsp.losses.SpectralLoss):
         mel_bands: Sequence[int] = (80, 40),
         floor_db: float = -80.0,
         overlap: float = 0.75,
+        movement_weight: float = 0.0,
         bins_up_to_hz: float | None = None,
         sample_rate: int = gin.REQUIRED,
         name: str = "spectral_loss",
@@ -47,6 +54,7 @@ class SpectralLoss(ddsp.losses.SpectralLoss):
             mel_bands: How many bands each has.
             floor_db: Level of a sine, in dB of full scale, whose magnitude is added before each logarithm.
             overlap: Of one window with the next, as a share of it.
+            movement_weight: Of the L1 distance of the logarithms of how much the mel bands move.
             bins_up_to_hz: What is higher is compared in mel bands only; half the sample rate unless given.
             sample_rate: Samples a second.
             name: Name of the loss.
@@ -60,11 +68,12 @@ class SpectralLoss(ddsp.losses.SpectralLoss):
         self._overlap = overlap
         self._share_of_bins = 1.0 if bins_up_to_hz is None else min(2.0 * bins_up_to_hz / sample_rate, 1.0)
         self.mel_weight = mel_weight
+        self.movement_weight = movement_weight
         self._floor = 10.0 ** (floor_db / 20.0)
         self._mel = {
             size: tf.signal.linear_to_mel_weight_matrix(bands, size // 2 + 1, sample_rate, 30.0, sample_rate / 2)
             for size, bands in zip(mel_fft_sizes, mel_bands)
-            if mel_weight
+            if mel_weight or movement_weight
         }
 
     def call(self, target_audio: tf.Tensor, audio: tf.Tensor) -> tf.Tensor:
@@ -74,8 +83,11 @@ class SpectralLoss(ddsp.losses.SpectralLoss):
             target, value = (_magnitudes(each, size, self._overlap) for each in (target_audio, audio))
             floor = self._floor * size / 4.0  # The magnitude of a sine of that amplitude under a Hann window.
             if size in self._mel:
-                bands = (tf.matmul(each, self._mel[size]) for each in (target, value))
+                bands = [tf.matmul(each, self._mel[size]) for each in (target, value)]
                 loss += self.mel_weight * _log_distance(*bands, floor)
+                if self.movement_weight:
+                    movements = (_movement(each, floor) for each in bands)
+                    loss += self.movement_weight * _log_distance(*movements, _STILL)
             if size in self.fft_sizes:
                 n_bins = round(self._share_of_bins * size / 2.0) + 1
                 target, value = target[..., :n_bins], value[..., :n_bins]
@@ -88,6 +100,22 @@ def _magnitudes(audio: tf.Tensor, size: int, overlap: float) -> tf.Tensor:
     """The `compute_mag` of ddsp by squares, with which XLA is quicker than with absolute values of complex numbers."""
     spectrum = ddsp.spectral_ops.stft(audio, size, overlap)
     return tf.sqrt(tf.math.real(spectrum) ** 2 + tf.math.imag(spectrum) ** 2 + _TINY)
+
+
+def _movement(bands: tf.Tensor, floor: float) -> tf.Tensor:
+    """How much the levels of bands turn from frame to frame, nepers, averaged over some frames.
+
+    Args:
+        bands: `[batch, n_frames, n_bands]`.
+        floor: Is added before the logarithm.
+
+    Returns:
+        The mean of the absolute second differences, `[batch, n, n_bands]`.
+    """
+    levels = tf.math.log(bands + np.float32(floor))
+    turns = tf.abs(levels[:, 2:] - 2.0 * levels[:, 1:-1] + levels[:, :-2])
+    turns = tf.pad(turns, [[0, 0], [1, 1], [0, 0]])  # So that the shortest clip has some.
+    return tf.nn.avg_pool1d(turns, _MOVEMENT_FRAMES, _MOVEMENT_FRAMES // 2, "SAME")
 
 
 def _log_distance(target: tf.Tensor, value: tf.Tensor, floor: float) -> tf.Tensor:

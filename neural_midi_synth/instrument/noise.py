@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from neural_midi_synth.instrument.harmonic import exp_sigmoid, rise_of_onset
 from neural_midi_synth.instrument.recurrent import State
+from neural_midi_synth.instrument.white_noise import white_noise
 
 
 @gin.configurable(module="nms")
@@ -213,34 +214,3 @@ class Filters:
     def overlap_and_add(self, signals: tf.Tensor, hop: int) -> tf.Tensor:
         """Sums signals `[batch, n, size]` that each begin a hop after the one before: `[batch, n_samples]`."""
         return tf.signal.overlap_and_add(signals, hop)
-
-
-def white_noise(samples: tf.Tensor, seed: int) -> tf.Tensor:
-    """Uniform noise in [-1, 1) that is a function of the sample index and the seed: a hash of both.
-
-    Args:
-        samples: int64, any shape.
-        seed: Any integer.
-
-    Returns:
-        float32, shaped as `samples`.
-    """
-    return uniform(hashed(tf.cast(samples & 0xFFFFFFFF, tf.uint32) + hashed_seed(seed)))
-
-
-def hashed(x: tf.Tensor) -> tf.Tensor:
-    """A hash of uint32 of which each output bit depends on all input bits: C. Wellons' "lowbias32"."""
-    shift, xor = tf.bitwise.right_shift, tf.bitwise.bitwise_xor
-    for by, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
-        x = xor(x, shift(x, tf.constant(by, tf.uint32))) * tf.constant(factor, tf.uint32)
-    return xor(x, shift(x, tf.constant(16, tf.uint32)))
-
-
-def hashed_seed(seed: int) -> tf.Tensor:
-    """What a seed adds to the index of each sample, uint32: noise of another seed is another stretch of one noise."""
-    return hashed(tf.constant((seed + 0x9E3779B9) % 2**32, tf.uint32))
-
-
-def uniform(bits: tf.Tensor) -> tf.Tensor:
-    """Random uint32 as float32 in [-1, 1), by their upper 24 bits."""
-    return tf.cast(tf.bitwise.right_shift(bits, tf.constant(8, tf.uint32)), tf.float32) * 2.0**-23 - 1.0

@@ -115,17 +115,17 @@ def test_a_bug_in_a_processor_is_one_line_or_with_debug_its_traceback():
 
 
 def test_configs_of_earlier_versions_still_describe_their_instruments():
-    """One list of processors, heads with their sizes, and Fourier features under their earlier name."""
-    built = _build()
+    """One list of processors, heads with their sizes, Fourier features under their earlier name, nothing that moves."""
+    voices = """
+        (@harmonic/nms.Harmonic(), ['amplitudes', 'harmonic_distribution', 'f0_hz', 'inharmonicity', 'onset']),
+        (@fifth/nms.Harmonic(), ['fifth_amplitudes', 'fifth_harmonic_distribution', 'f0_hz', 'inharmonicity', 'onset']),
+        (@nms.FilteredNoise(), ['magnitudes', 'onset']),
+        (@tones/Add(), ['harmonic/signal', 'fifth/signal']),
+        (@dry/Add(), ['tones/signal', 'filtered_noise/signal']),"""
+    built = _build(f"nms.ProcessorGroup.voices = [{voices}]", "nms.Harmonic.moves = False")
     earlier = _build(
-        """nms.ProcessorGroup.dag = [
-            (@harmonic/nms.Harmonic(), ['amplitudes', 'harmonic_distribution', 'f0_hz', 'inharmonicity', 'onset']),
-            (@fifth/nms.Harmonic(),
-             ['fifth_amplitudes', 'fifth_harmonic_distribution', 'f0_hz', 'inharmonicity', 'onset']),
-            (@nms.FilteredNoise(), ['magnitudes', 'onset']),
-            (@tones/Add(), ['harmonic/signal', 'fifth/signal']),
-            (@dry/Add(), ['tones/signal', 'filtered_noise/signal']),
-            (@nms.Reverb(), ['dry/signal'])]""",
+        f"nms.ProcessorGroup.dag = [{voices} (@nms.Reverb(), ['dry/signal'])]",
+        "nms.Harmonic.moves = False",
         f"Decoder.outputs = {built.decoder.outputs}",
         f"Decoder.octaves = {built.decoder._fourier_features}",
         "HOP = 384",

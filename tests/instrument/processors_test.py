@@ -8,12 +8,12 @@ import pytest
 import tensorflow as tf
 
 from neural_midi_synth.instrument import harmonic as harmonic_lib
-from neural_midi_synth.instrument import noise as noise_lib
 from neural_midi_synth.instrument import oscillators as oscillators_lib
 from neural_midi_synth.instrument.harmonic import Harmonic
 from neural_midi_synth.instrument.noise import FilteredNoise
-from neural_midi_synth.instrument.processors import ProcessorGroup
+from neural_midi_synth.instrument.processors import VOICE_OFFSET, ProcessorGroup
 from neural_midi_synth.instrument.reverb import Reverb
+from neural_midi_synth.instrument.white_noise import white_noise
 
 SAMPLE_RATE = 16000
 HOP = 64
@@ -500,7 +500,7 @@ def test_noise_is_filtered_as_in_ddsp(hop, n_bands, window_size):
     n_frames = 30
     filtered_noise = FilteredNoise(hop, n_bands, window_size, seed=3)
     controls = filtered_noise.get_controls(*_outputs_of_a_network(n_frames, n_bands, batch=2))
-    noise = noise_lib.white_noise(tf.range(n_frames * hop, dtype=tf.int64), 3)
+    noise = white_noise(tf.range(n_frames * hop, dtype=tf.int64), 3)
     expected = ddsp.core.frequency_filter(
         tf.tile(noise[tf.newaxis], [2, 1]), controls["magnitudes"], window_size=window_size
     )
@@ -517,7 +517,7 @@ def test_a_filter_longer_than_the_latency_is_refused():
 
 def test_white_noise_is_white():
     n = 2**18
-    noise = noise_lib.white_noise(tf.range(n, dtype=tf.int64), 0).numpy().astype(np.float64)
+    noise = white_noise(tf.range(n, dtype=tf.int64), 0).numpy().astype(np.float64)
     assert np.all((noise >= -1.0) & (noise < 1.0))
     # Five standard errors of the mean, of the variance of a uniform distribution, and of a correlation.
     assert abs(np.mean(noise)) < 5.0 * np.sqrt(1.0 / 3.0 / n)
@@ -534,7 +534,7 @@ def test_white_noise_is_white():
 
 def test_white_noise_depends_on_seed_and_sample_alone():
     def noise(first, n, seed=0):
-        return noise_lib.white_noise(first + tf.range(n, dtype=tf.int64), seed).numpy()
+        return white_noise(first + tf.range(n, dtype=tf.int64), seed).numpy()
 
     np.testing.assert_array_equal(noise(0, 1000)[123:456], noise(123, 333))
     far = 5 * 3600 * 48000
@@ -642,6 +642,62 @@ def test_harmonics_in_blocks_equal_the_clip(batch, method, highest_hz):
         np.testing.assert_array_equal(state["phase"], whole_state["phase"])
         np.testing.assert_allclose(stream[:, HOP:], clip[:, :-HOP], atol=1e-6)
         assert np.abs(stream).max() > 0.1
+
+
+def _moving(n_frames, depth, first_sample=0, batch=1, name="harmonic", n_harmonics=30):
+    """How harmonics as loud as each other move, `[batch, n_frames, n_harmonics]`; and in blocks what a clip is."""
+    harmonic = Harmonic(SAMPLE_RATE, HOP, n_harmonics, moves=True, scale_fn=None, name=name)
+    ones = tf.ones([batch, n_frames, n_harmonics])
+    movement = tf.fill([batch, n_frames, n_harmonics], float(np.log(depth / (1.0 - depth)) + 3.0))
+    f0_hz = tf.fill([batch, n_frames, 1], 100.0)
+    controls = harmonic.get_controls(tf.ones([batch, n_frames, 1]), ones, f0_hz, movement=movement)
+    np.testing.assert_allclose(controls["movement"], depth, rtol=1e-5)
+    state = harmonic.initial_state(batch, first_sample)
+    return harmonic, controls, state
+
+
+def _played_amplitudes(n_frames, depth, **others):
+    """Natural logarithms of the amplitudes, frame by frame, `[n_frames, batch, n_harmonics]`."""
+    harmonic, controls, state = _moving(n_frames, depth, **others)
+    step = tf.function(harmonic.step)
+    levels = []
+    for i in range(n_frames):
+        _, state = step({name: value[:, i : i + 1] for name, value in controls.items()}, state)
+        levels.append(np.log(harmonic.n_harmonics * state["harmonics"][:, 0].numpy()))
+    return np.stack(levels)
+
+
+def test_harmonics_move_slowly_each_by_itself_and_as_much_as_they_are_told():
+    moved = _played_amplitudes(8000, 0.2, n_harmonics=8)[:, 0]
+    assert np.mean(moved) == pytest.approx(0.0, abs=0.02)
+    # Half a minute of some eight independent values a second: 0.2 and its error.
+    assert np.std(moved, axis=0) == pytest.approx(0.2, rel=0.15)
+    together = np.corrcoef(moved.T) - np.eye(8)
+    assert np.abs(together).max() < 0.25
+    spectrum = np.abs(np.fft.rfft(moved * np.hanning(len(moved))[:, np.newaxis], axis=0)) ** 2
+    hz = np.fft.rfftfreq(len(moved), HOP / SAMPLE_RATE)
+    assert spectrum[hz > 16.0].sum() < 0.01 * spectrum.sum()  # Never as fast as to be heard as a tone.
+    assert spectrum[hz > 4.0].sum() > 0.2 * spectrum.sum()
+
+
+def test_how_harmonics_move_depends_on_sample_voice_and_bank():
+    voices = np.array([0, VOICE_OFFSET], np.int64)
+    first = _played_amplitudes(60, 0.2, batch=2, first_sample=voices)
+    assert np.abs(np.corrcoef(first[:, 0].ravel(), first[:, 1].ravel())[0, 1]) < 0.3
+    later = _played_amplitudes(40, 0.2, batch=2, first_sample=voices + 20 * HOP)
+    np.testing.assert_allclose(later, first[20:], atol=1e-5)
+    assert np.abs(_played_amplitudes(60, 0.2, name="fifth")[:, 0] - first[:, 0]).max() > 0.1
+
+
+def test_moving_harmonics_in_blocks_equal_the_clip():
+    harmonic, controls, state = _moving(60, 0.5, batch=2, first_sample=np.array([5, 2**32 - 100]))
+    clip, whole_state = harmonic.step(controls, state)
+    for seed in range(3):
+        stream, last = _in_blocks(harmonic.step, controls, state, _random_lengths(60, seed))
+        np.testing.assert_array_equal(last["sample"], whole_state["sample"])
+        np.testing.assert_allclose(stream, clip, atol=2e-6)
+    still, _ = harmonic.step({name: value for name, value in controls.items() if name != "movement"}, state)
+    assert np.abs(still - clip).max() > 0.1
 
 
 @pytest.mark.parametrize("batch", [1, 3])

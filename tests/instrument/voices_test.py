@@ -17,7 +17,7 @@ SMALL = [
     "Decoder.rnn_units = 16",
     "nms.Reverb.reverb_length = 3000",
 ]
-WITHOUT_NOISE = ["nms.FilteredNoise.initial_bias = -60.0"]
+WITHOUT_NOISE = ["nms.FilteredNoise.initial_bias = -60.0", "nms.Harmonic.movement_bias = -60.0"]
 WITH_NOISE = ["nms.FilteredNoise.initial_bias = 0.0"]
 # Six strings, each with a bend and a style of its own, that begin and end at different times.
 STRINGS = tuple(

@@ -22,6 +22,7 @@ SMALL = [
     "Decoder.layers = 1",
     "Decoder.rnn_units = 16",
     "nms.FilteredNoise.initial_bias = -60.0",  # Noise of other voices is other noise, and could not be compared.
+    "nms.Harmonic.movement_bias = -60.0",
     "nms.Reverb.reverb_length = 3000",
 ]
 # The promise: the network's matrix products round differently in blocks, and the oscillators pass that on.
