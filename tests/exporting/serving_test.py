@@ -162,7 +162,7 @@ def test_the_stream_client_plays_on_from_the_state_it_hands_back(
 def test_whole_numbers_of_a_state_come_through_json_undamaged(instrument, url):
     _, answer = ask(url, {"signature_name": "initial_state", "instances": [{"batch": 1}]})
     [state] = answer["predictions"]
-    [counter] = [name for name in state if name.endswith("_sample")]
+    [counter] = [name for name in state if name.endswith("filtered_noise_sample")]
     state[counter] = 2**60 + 1  # A double would round it.
     frames = {channel: [[0.5]] for channel in instrument.controls.channels}
     status, answer = ask(url, {"signature_name": "stream", "instances": [{**frames, **state}]})
