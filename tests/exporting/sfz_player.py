@@ -15,6 +15,7 @@ def play(sfz, piece, sample_rate, n_samples):
     assert player.load_sfz_file(str(sfz))
     synth = player._synth  # What of sfizz is for events within a block.
     synth.set_num_voices(256)
+    synth.enable_freewheeling()  # It waits for samples that it still reads, as a DAW has it do when it exports.
     controls = piece.voices[0]
     events = [(time, 0, synth.cc, int(number), round(value)) for time, number, value in controls.control_changes]
     events += [
