@@ -12,10 +12,13 @@ def play(sfz, piece, sample_rate, n_samples):
     from pysfizz.synth import Synth
 
     player = Synth(sample_rate, BLOCK)
-    assert player.load_sfz_file(str(sfz))
+    # Read whole beforehand: where the machine is busy, what is read while it plays comes too late and is silence.
+    in_memory = sfz.with_name(f"in_memory_{sfz.name}")
+    in_memory.write_text(f"<control> hint_ram_based=1\n{sfz.read_text()}")
+    assert player.load_sfz_file(str(in_memory))
+    in_memory.unlink()
     synth = player._synth  # What of sfizz is for events within a block.
     synth.set_num_voices(256)
-    synth.enable_freewheeling()  # It waits for samples that it still reads, as a DAW has it do when it exports.
     controls = piece.voices[0]
     events = [(time, 0, synth.cc, int(number), round(value)) for time, number, value in controls.control_changes]
     events += [
