@@ -13,7 +13,6 @@ import ddsp
 import numpy as np
 import tensorflow as tf
 
-from neural_midi_synth.instrument import white_noise
 from neural_midi_synth.instrument.controls import Lookup
 from neural_midi_synth.instrument.harmonic import Harmonic
 from neural_midi_synth.instrument.instrument import Instrument
@@ -118,9 +117,6 @@ class _Oscillators(Oscillators):
         begins, last = self._starts(frequencies, phase, onset, plucked)
         return tf.cast(begins, tf.float32) * 2.0**-32, last
 
-    def white(self, samples: tf.Tensor, seed: int) -> tf.Tensor:
-        return _white(samples, seed)
-
     def filled_in(self, played: tf.Tensor) -> tf.Tensor:
         return _exact_product(played, self._between)
 
@@ -192,12 +188,6 @@ def _harmonic(processor: Harmonic, controls: dict[str, tf.Tensor], state: State)
     return processor.step_with(oscillators, controls, state)
 
 
-def _white(samples: tf.Tensor, seed: int) -> tf.Tensor:
-    """As `white_noise`, of int32."""
-    key = tf.bitcast(white_noise.hashed_seed(seed), tf.int32)
-    return white_noise.uniform(white_noise.hashed(tf.bitcast(samples + key, tf.uint32)))
-
-
 def _first_of(count: tf.Tensor) -> tf.Tensor:
     """Of rows of numbers that do not fall, the index of the first one as high as each: so many are lower."""
     return tf.reduce_sum(tf.cast(count[:, tf.newaxis] < count[:, :, tf.newaxis], tf.int32), axis=2)
@@ -210,9 +200,6 @@ def _high_word(x: tf.Tensor) -> tf.Tensor:
 
 class _Filters(Filters):
     """As `Filters`, in time instead of frequency, and with int32 for the indices of samples."""
-
-    def white(self, samples: tf.Tensor, seed: int) -> tf.Tensor:
-        return _white(samples, seed)
 
     def noise(self, hops: tf.Tensor) -> tf.Tensor:
         return hops

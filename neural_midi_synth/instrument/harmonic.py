@@ -14,6 +14,7 @@ import tensorflow as tf
 from neural_midi_synth.instrument.controls import ATTACK
 from neural_midi_synth.instrument.oscillators import Oscillators, frames_first, turn
 from neural_midi_synth.instrument.recurrent import State
+from neural_midi_synth.instrument.white_noise import white_noise
 
 _MOVEMENT_SECONDS = 0.128
 """For how long what moves a harmonic is much the same: it moves some ten times a second at most."""
@@ -163,15 +164,16 @@ class Harmonic(ddsp.synths.Harmonic):
             multiples (Hz), and their amplitudes, `[batch, 1, n_harmonics]`; and where harmonics move, the next sample's
             index, int64 `[batch]`.
         """
-        sample = tf.broadcast_to(tf.cast(first_sample, tf.int64), [batch])
-        return {
+        state = {
             "phase": tf.zeros([batch], tf.int64),
             "deviation": tf.zeros([batch, self.n_harmonics], tf.int64),
             "f0_hz": tf.zeros([batch, 1, 1]),
             "deviation_hz": tf.zeros([batch, 1, self.n_harmonics]),
             "harmonics": tf.zeros([batch, 1, self.n_harmonics]),
-            **({"sample": sample} if self.moves else {}),
         }
+        if self.moves:
+            state["sample"] = tf.broadcast_to(tf.cast(first_sample, tf.int64), [batch])
+        return state
 
     def step(self, controls: dict[str, tf.Tensor], state: State) -> tuple[tf.Tensor, State]:
         """Plays the samples up to the newest frame.
@@ -205,12 +207,9 @@ class Harmonic(ddsp.synths.Harmonic):
             controls["amplitudes"] * controls["harmonic_distribution"],
             self._audible_rate,
         )
-        index = {}
-        if self.moves:
-            n_frames = tf.shape(harmonics)[1]
-            index["sample"] = state["sample"] + tf.cast(n_frames * self.hop, state["sample"].dtype)
-            if "movement" in controls:
-                harmonics *= tf.exp(controls["movement"] * self._moved(oscillators, state["sample"], n_frames))
+        n_frames = tf.shape(harmonics)[1]
+        if "movement" in controls:
+            harmonics *= tf.exp(controls["movement"] * self._slow_noise(state["sample"], n_frames))
         f0_hz = tf.concat([state["f0_hz"], controls["f0_hz"]], axis=1)
         deviation_hz = tf.concat([state["deviation_hz"], deviation_hz], axis=1)
         harmonics = tf.concat([state["harmonics"], harmonics], axis=1)
@@ -229,14 +228,16 @@ class Harmonic(ddsp.synths.Harmonic):
         signal = oscillators.play(
             phases, frequencies, frames_first(harmonics), self._rise(oscillators.positions / self.hop, onset), onset
         )
-        return signal, {
+        next_state = {
             "phase": last_phase,
             "deviation": deviation,
             "f0_hz": f0_hz[:, -1:],
             "deviation_hz": deviation_hz[:, -1:],
             "harmonics": harmonics[:, -1:],
-            **index,
         }
+        if self.moves:
+            next_state["sample"] = state["sample"] + tf.cast(n_frames * self.hop, state["sample"].dtype)
+        return signal, next_state
 
     def get_signal(
         self, amplitudes: tf.Tensor, harmonic_distribution: tf.Tensor, f0_hz: tf.Tensor, **others: tf.Tensor
@@ -247,13 +248,12 @@ class Harmonic(ddsp.synths.Harmonic):
         signal, _ = self.step(controls, self.initial_state(tf.shape(f0_hz)[0]))
         return signal[:, self.hop :]
 
-    def _moved(self, oscillators: Oscillators, sample: tf.Tensor, n_frames: int | tf.Tensor) -> tf.Tensor:
-        """Slow noise of variance 1 for each harmonic.
+    def _slow_noise(self, sample: tf.Tensor, n_frames: int | tf.Tensor) -> tf.Tensor:
+        """White noise of a value a frame, smoothed to variance 1, for each harmonic.
 
         Args:
-            oscillators: Which have white noise.
-            sample: Index of the next sample, `[batch]`.
-            n_frames: Whose first one is there.
+            sample: Index of the sample of the first frame, `[batch]`.
+            n_frames: How many frames.
 
         Returns:
             `[batch, n_frames, n_harmonics]`.
@@ -261,8 +261,8 @@ class Harmonic(ddsp.synths.Harmonic):
         size = len(self._smoothing)
         frames = tf.range(1 - size, n_frames)[:, tf.newaxis] * self.hop
         samples = sample[:, tf.newaxis, tf.newaxis] + tf.cast(frames, sample.dtype)
-        # One piece of noise for all: a harmonic takes its samples where no other one of the frame does.
-        white = oscillators.white(samples + tf.range(self.n_harmonics, dtype=sample.dtype), self._seed)
+        # The noise of a frame's samples is that of its harmonics, one after the other.
+        white = white_noise(samples + tf.range(self.n_harmonics, dtype=sample.dtype), self._seed)
         return tf.add_n([float(weight) * white[:, i : i + n_frames] for i, weight in enumerate(self._smoothing)])
 
     def _rise(self, places: np.ndarray, onset: tf.Tensor | None) -> tf.Tensor:

@@ -131,7 +131,7 @@ class FilteredNoise(ddsp.synths.FilteredNoise):
         batch, n_hops = tf.shape(magnitudes)[0], tf.shape(magnitudes)[1] - 1
         n_samples = n_hops * self.hop
         samples = state["sample"][:, tf.newaxis] + tf.cast(tf.range(-self.hop, n_samples), state["sample"].dtype)
-        noise = filters.noise(tf.reshape(filters.white(samples, self.seed), [batch, n_hops + 1, self.hop]))
+        noise = filters.noise(tf.reshape(white_noise(samples, self.seed), [batch, n_hops + 1, self.hop]))
         responses = filters.responses(magnitudes)
         early, due, late = self._parts(filters.filtered(noise, responses))
         early, due, late = early[:, 1:], due[:, :-1], late[:, :-1]
@@ -193,10 +193,6 @@ class Filters:
         self._fft_size = 2 ** math.ceil(math.log2(self._n_samples))
         spectra = np.fft.rfft(self.bands, self._fft_size)
         self._spectra = np.concatenate([spectra.real, spectra.imag], axis=-1).astype(np.float32)
-
-    def white(self, samples: tf.Tensor, seed: int) -> tf.Tensor:
-        """As `white_noise`."""
-        return white_noise(samples, seed)
 
     def noise(self, hops: tf.Tensor) -> tf.Tensor:
         """Noise `[batch, n, hop]` as `filtered` takes it, `[batch, n, …]`."""

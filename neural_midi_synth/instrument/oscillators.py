@@ -11,8 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from neural_midi_synth.instrument.white_noise import white_noise
-
 CYCLE = 2**32
 """Steps of a phase in one cycle."""
 FIRST_PULSE = 0.0015
@@ -142,10 +140,6 @@ class Oscillators:
         ends = (begin * counted.begin_at_end + change * counted.change_at_end) / self._sample_rate
         begins, last = _wrapped(tf.zeros_like(ends)[:, :, tf.newaxis], ends, phase, plucked, None)
         return begins[:, :, 0], last
-
-    def white(self, samples: tf.Tensor, seed: int) -> tf.Tensor:
-        """As `white_noise`."""
-        return white_noise(samples, seed)
 
     def bank_phases(
         self, begins: tf.Tensor, frequencies: tf.Tensor, onset: tf.Tensor | None, plucked: tf.Tensor | None

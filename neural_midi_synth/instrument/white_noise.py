@@ -9,13 +9,16 @@ def white_noise(samples: tf.Tensor, seed: int) -> tf.Tensor:
     """Uniform noise in [-1, 1) that is a function of the sample index and the seed: a hash of both.
 
     Args:
-        samples: int64, any shape.
+        samples: int64, or int32 that wraps around where it overflows, any shape.
         seed: Any integer.
 
     Returns:
         float32, shaped as `samples`.
     """
-    return uniform(hashed(tf.cast(samples & 0xFFFFFFFF, tf.uint32) + hashed_seed(seed)))
+    key = hashed_seed(seed)
+    if samples.dtype == tf.int32:  # LiteRT has neither int64 that becomes uint32 nor sums of uint32.
+        return uniform(hashed(tf.bitcast(samples + tf.bitcast(key, tf.int32), tf.uint32)))
+    return uniform(hashed(tf.cast(samples & 0xFFFFFFFF, tf.uint32) + key))
 
 
 def hashed(x: tf.Tensor) -> tf.Tensor:

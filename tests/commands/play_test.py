@@ -169,13 +169,15 @@ def test_where_the_sound_server_ends_it_says_so_and_keeps_the_take(jack_server, 
         for i in range(4):  # A JACK that stumbles loses what was sent in that period.
             keys.send(_on(45 + i), periods=30 * i)
         time.sleep(1.0)
+        stumbled = keys.heard().stumbled
     jack_server.stop()
     # PortAudio never lets go of a JACK server that has ended.
     message = "play.py: system: the sound device is gone for good. Start nms_play again."
     program.said(re.escape(message), "error", seconds=30.0)
     assert program.process.answer(30.0).status == 1
     assert np.abs(read_audio(tmp_path / "take.wav")[0]).max() > 0.02
-    assert 1 <= len(_note_times(tmp_path / "take.wav")) <= 4
+    kept = len(_note_times(tmp_path / "take.wav"))
+    assert kept == 4 or (stumbled and 1 <= kept < 4)
     jack_server.start()
 
 

@@ -645,7 +645,7 @@ def test_harmonics_in_blocks_equal_the_clip(batch, method, highest_hz):
 
 
 def _moving(n_frames, depth, first_sample=0, batch=1, name="harmonic", n_harmonics=30):
-    """How harmonics as loud as each other move, `[batch, n_frames, n_harmonics]`; and in blocks what a clip is."""
+    """A bank whose harmonics are as loud as each other and move, its controls, and the state it begins with."""
     harmonic = Harmonic(SAMPLE_RATE, HOP, n_harmonics, moves=True, scale_fn=None, name=name)
     ones = tf.ones([batch, n_frames, n_harmonics])
     movement = tf.fill([batch, n_frames, n_harmonics], float(np.log(depth / (1.0 - depth)) + 3.0))
