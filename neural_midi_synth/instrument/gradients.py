@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import tensorflow as tf
@@ -38,29 +38,27 @@ def loss_and_gradients(instrument: Instrument, features: Mapping[str, tf.Tensor]
     before = [variable for variable in instrument.trainable_variables if variable.ref() not in references]
     with tf.GradientTape() as tape:
         instrument._clear_losses()
-        parameters, group_states, audible = instrument.decode_clips(
-            features, tf.shape(audio)[1], instrument.n_renditions
-        )
+        parameters, group_state, audible = instrument.decode_clips(features, tf.shape(audio)[1])
         added = sum_of(instrument.decoder.losses)
         shared = added / tf.distribute.get_strategy().num_replicas_in_sync
     # MIDI and measurements tell these: they take no gradient.
     given = {name: parameters.pop(name) for name in instrument.processor_group.given}
 
     def play(
-        parameters: dict[str, tf.Tensor], given: dict[str, tf.Tensor], states: list[State], audio: tf.Tensor
+        parameters: dict[str, tf.Tensor], given: dict[str, tf.Tensor], state: State, audio: tf.Tensor
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor], list[tf.Tensor]]:
         with contextlib.nullcontext() if on_gpu() else polynomial_sines(), tf.GradientTape() as tape:
             tape.watch(parameters)
             instrument._clear_losses()
             inputs = {**parameters, **given}
-            renditions = instrument.play_clips(inputs, states, tf.shape(audio)[1], voices_of(features), audible)
-            loss = loss_of(instrument, audio, renditions)
+            played = instrument.play_clips(inputs, state, audible, tf.shape(audio)[1], voices_of(features))
+            loss = loss_of(instrument, audio, played)
             shared = loss / tf.distribute.get_strategy().num_replicas_in_sync
         zero = tf.UnconnectedGradients.ZERO
         return loss, *tape.gradient(shared, [parameters, after_decoder], unconnected_gradients=zero)
 
     compiled = tf.function(play, autograph=False, jit_compile=not on_gpu())
-    loss, upstream, gradients = compiled(parameters, given, group_states, audio)
+    loss, upstream, gradients = compiled(parameters, given, group_state, audio)
     gradients += tape.gradient(
         [parameters, shared],
         before,
@@ -71,28 +69,19 @@ def loss_and_gradients(instrument: Instrument, features: Mapping[str, tf.Tensor]
     return loss + added, [by_variable[variable.ref()] for variable in instrument.trainable_variables]
 
 
-def loss_of(instrument: Instrument, audio: tf.Tensor, renditions: Iterator[tf.Tensor]) -> tf.Tensor:
+def loss_of(instrument: Instrument, audio: tf.Tensor, played: tf.Tensor) -> tf.Tensor:
     """How far what is played is from the recording.
-
-    Of one rendition it is the spectral loss, which has a bias against noise: bin by bin, a steady tone is nearer to
-    the recording's noise than other noise as loud is. So held notes stand still. Of two renditions that differ in their
-    noise alone it is the energy distance (Gritsenko et al., 2020): the loss of the first, less half of how far the two
-    are from each other. It is least where what is played is distributed as what was recorded.
 
     Args:
         instrument: What is trained.
         audio: Recorded clips `[batch, n_samples]`.
-        renditions: What is played, once or twice, each time shaped as the clips.
+        played: What the instrument makes of their notes, shaped as the clips.
 
     Returns:
         The loss, with what processors and losses have added to it by Keras' `add_loss`, once.
     """
-    first = next(renditions)
-    loss = instrument.spectral_loss(audio, first)
-    loss += sum_of([*instrument.processor_group.losses, *instrument.spectral_loss.losses])
-    for other in renditions:
-        loss -= 0.5 * instrument.spectral_loss(first, other)
-    return loss
+    loss = instrument.spectral_loss(audio, played)
+    return loss + sum_of([*instrument.processor_group.losses, *instrument.spectral_loss.losses])
 
 
 def sum_of(losses: Sequence[tf.Tensor]) -> tf.Tensor:

@@ -18,7 +18,7 @@ from neural_midi_synth.instrument import rendering
 from neural_midi_synth.instrument.controls import COLUMNS, ONSET, Controls, has_length, voices_of
 from neural_midi_synth.instrument.decoder import Decoder, Preprocessor
 from neural_midi_synth.instrument.gradients import loss_and_gradients, loss_of, sum_of
-from neural_midi_synth.instrument.processors import F0, INHARMONICITY, RENDITION_OFFSET, ProcessorGroup
+from neural_midi_synth.instrument.processors import F0, INHARMONICITY, ProcessorGroup
 from neural_midi_synth.instrument.recurrent import State, on_gpu
 from neural_midi_synth.instrument.strings import Strings
 from neural_midi_synth.midi.pieces import Piece, Voice
@@ -39,7 +39,6 @@ class Instrument(tf.keras.Model):
         sample_rate: Samples a second.
         hop: Samples a frame.
         latency: Samples by which a stream is behind its control frames.
-        n_renditions: How many times a clip is played for its loss.
         level: Variable: peak of the recordings. Networks and losses work at full scale; what is played is scaled by it.
         pitch_range: Lowest and highest MIDI note number it has learnt, as far as its folder tells.
     """
@@ -53,7 +52,6 @@ class Instrument(tf.keras.Model):
         spectral_loss: ddsp.losses.Loss = gin.REQUIRED,
         sample_rate: int = gin.REQUIRED,
         strings: Strings | None = None,
-        energy_distance: bool = False,
         name: str = "instrument",
     ) -> None:
         """Puts an instrument together; gin gives the parts.
@@ -66,8 +64,6 @@ class Instrument(tf.keras.Model):
             spectral_loss: Called with the recorded and the played audio.
             sample_rate: Samples a second, a multiple of the frame rate.
             strings: How stiff its strings are, for processors that take their 'inharmonicity'.
-            energy_distance: Whether it is trained with the energy distance, so that held notes move as the recording's
-                do; see `gradients.loss_of`.
             name: Name of the model.
 
         Raises:
@@ -92,7 +88,6 @@ class Instrument(tf.keras.Model):
         self.decoder = decoder
         self.processor_group = processor_group
         self.spectral_loss = spectral_loss
-        self.n_renditions = 2 if energy_distance else 1
         self.sample_rate = int(sample_rate)
         self.hop = self.sample_rate // controls.frame_rate
         for processor in processor_group.processors:
@@ -222,86 +217,57 @@ class Instrument(tf.keras.Model):
         """
         if n_samples is None:
             n_samples = tf.shape(features["audio"])[1]
-        (played,) = self.play_renditions(features, n_samples, 1)
-        return self.level * played
-
-    def play_renditions(
-        self, features: Mapping[str, tf.Tensor], n_samples: int | tf.Tensor, n_renditions: int
-    ) -> Iterator[tf.Tensor]:
-        """Plays clips some times, each with other noise.
-
-        Args:
-            features: As for `call`.
-            n_samples: Length of the clips.
-            n_renditions: How many times.
-
-        Returns:
-            As `play_clips`.
-        """
-        parameters, group_states, audible = self.decode_clips(features, n_samples, n_renditions)
-        return self.play_clips(parameters, group_states, n_samples, voices_of(features), audible)
+        return self.level * self.play_clips(*self.decode_clips(features, n_samples), n_samples, voices_of(features))
 
     def decode_clips(
-        self, features: Mapping[str, tf.Tensor], n_samples: int | tf.Tensor, n_renditions: int
-    ) -> tuple[dict[str, tf.Tensor], list[State], tf.Tensor | None]:
-        """From notes to what the processor group takes: the first half of `play_renditions`.
+        self, features: Mapping[str, tf.Tensor], n_samples: int | tf.Tensor
+    ) -> tuple[dict[str, tf.Tensor], State, tf.Tensor | None]:
+        """From notes to what the processor group takes: the first half of `call`.
 
         Args:
             features: As for `call`.
             n_samples: Length of the clips.
-            n_renditions: How many times they will be played.
 
         Returns:
-            Network outputs and what is given besides, the state that the processor group begins each rendition with,
-            and which voices are audible, float32 `[batch * voices]`, or None where pieces have one voice.
+            Network outputs and what is given besides, the state that the processor group begins with, and which voices
+            are audible, float32 `[batch * voices]`, or None where pieces have one voice.
         """
         voices = voices_of(features)
         batch = tf.shape(features["notes"])[0]
         first_sample = features.get("first_sample", tf.zeros([], tf.int64))
         state = self.initial_state(batch, voices, first_sample)
-        first_samples = [first_sample + number * RENDITION_OFFSET for number in range(1, n_renditions)]
-        others = [self.processor_group.initial_state(batch, voices, first) for first in first_samples]
-        group_states = [state["processor_group"], *others]
         rows = [tf.reshape(features[name], [batch * voices, -1, columns]) for name, columns in COLUMNS.items()]
         audible = None
         if voices > 1:
             have_notes = tf.reduce_any(has_length(features["notes"]), axis=2) | (tf.range(voices) == 0)
             audible = tf.reshape(tf.cast(have_notes, tf.float32), [-1])
         parameters, _ = self.decode(self.controls(*rows, self.frames_for(n_samples)), state)
-        return parameters, group_states, audible
+        return parameters, state["processor_group"], audible
 
     def play_clips(
         self,
         parameters: dict[str, tf.Tensor],
-        group_states: Sequence[State],
+        group_state: State,
+        audible: tf.Tensor | None,
         n_samples: int | tf.Tensor,
         voices: int,
-        audible: tf.Tensor | None,
-    ) -> Iterator[tf.Tensor]:
-        """From what the processor group takes to sound: the second half of `play_renditions`.
+    ) -> tf.Tensor:
+        """From what the processor group takes to sound: the second half of `call`.
 
         Args:
             parameters: As `decode_clips` returns them.
-            group_states: Likewise.
+            group_state: Likewise.
+            audible: Likewise.
             n_samples: Length of the clips.
             voices: Voices of each piece.
-            audible: As `decode_clips` returns it.
 
-        Yields:
-            For each rendition clips `[batch, n_samples]` before they are scaled by `level`; the latency is cut off.
+        Returns:
+            Clips `[batch, n_samples]` before they are scaled by `level`; the latency is cut off.
         """
-        play = functools.partial(self.processor_group, parameters, voices=voices, audible=audible)
-
-        def clips(outputs: dict[str, Any]) -> tf.Tensor:
-            signal = outputs["out"]["signal"]
-            rest = tf.shape(signal)[1] - self.latency - n_samples
-            return tf.split(signal, [self.latency, n_samples, rest], axis=1)[1]
-
-        first, *others = group_states
-        outputs, _ = play(state=first)
-        yield clips(outputs)
-        for state in others:
-            yield clips(play(state=state, played=outputs))
+        outputs, _ = self.processor_group(parameters, state=group_state, voices=voices, audible=audible)
+        signal = outputs["out"]["signal"]
+        rest = tf.shape(signal)[1] - self.latency - n_samples
+        return tf.split(signal, [self.latency, n_samples, rest], axis=1)[1]
 
     @tf.autograph.experimental.do_not_convert
     def train_step(self, features: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -325,7 +291,9 @@ class Instrument(tf.keras.Model):
         """One step of `evaluate`: the loss is a mean over examples, however many there are in each batch."""
         self._clear_losses()
         audio = features["audio"] / self.level
-        loss = loss_of(self, audio, self.play_renditions(features, tf.shape(audio)[1], self.n_renditions))
+        n_samples = tf.shape(audio)[1]
+        played = self.play_clips(*self.decode_clips(features, n_samples), n_samples, voices_of(features))
+        loss = loss_of(self, audio, played)
         self._loss.update_state(loss + sum_of(self.decoder.losses), sample_weight=tf.shape(audio)[0])
         return {"loss": self._loss.result()}
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import threading
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
@@ -46,6 +47,8 @@ PRETRAINED = pathlib.Path(__file__).resolve().parents[1] / "pretrained" / "demo_
 OF_TRAINING = ("nms.train", "cosine_decay", "exponential_decay", "MidiAudioConfig")
 """What configs of models bind although playing does not import it."""
 
+_RETIRED = re.compile(r"^Instrument\.energy_distance = .*\n?", re.MULTILINE)  # Of training, by versions before this one.
+
 gin.add_config_file_search_path(str(configs.folder()))
 # There is one configuration of gin for all threads: while one loads an instrument, the others wait.
 _LOADING = threading.RLock()
@@ -61,8 +64,9 @@ def configure(
     Args:
         gin_files: Paths of gin files.
         gin_params: Bindings that come after them, such as `'Decoder.units = 128'`.
-        skip_unknown: What may be bound although it is not imported: names, or True for anything. The configs of models
-            bring those of their training, which playing does without.
+        skip_unknown: What may be bound although it is not imported: names, or True for anything, as the configs of
+            instruments need it that other versions trained. Those of models bring their training, which playing does
+            without.
 
     Raises:
         DataError: A file or a binding that gin does not take.
@@ -74,6 +78,8 @@ def configure(
             for gin_file in gin_files:
                 for path, text in configs.parts(gin_file):
                     place = f"{path}: "
+                    if skip_unknown is True:
+                        text = _RETIRED.sub("", text)
                     gin.parse_config(text, skip_unknown=skip_unknown)
             place = ""
             gin.parse_config_files_and_bindings([], list(gin_params), skip_unknown=skip_unknown)

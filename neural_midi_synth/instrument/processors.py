@@ -191,16 +191,10 @@ class ProcessorGroup(ddsp.processors.ProcessorGroup):
         voices: int | tf.Tensor = 1,
         audible: tf.Tensor | None = None,
         return_outputs_dict: bool = False,
-        played: dict[str, Any] | None = None,
     ) -> Any:
-        """As the call of a Keras layer, in which processors may add losses.
-
-        With a state it is `step`, and with what was `played` before, `again`; else ddsp's call.
-        """
+        """As the call of a Keras layer, in which processors may add losses: with a state `step`, else ddsp's call."""
         if state is None:
             return super().call(inputs, return_outputs_dict)
-        if played is not None:
-            return self.again(played, state, voices, audible)
         return self.step(inputs, state, voices, audible)
 
     def step(
@@ -245,47 +239,9 @@ class ProcessorGroup(ddsp.processors.ProcessorGroup):
         Returns:
             As `step`.
         """
-        return self._run(self.dag, dict(inputs, inputs=inputs), state, step, voices, audible)
-
-    def again(
-        self,
-        outputs: dict[str, Any],
-        state: State,
-        voices: int | tf.Tensor = 1,
-        audible: tf.Tensor | None = None,
-    ) -> dict[str, Any]:
-        """Plays a block once more, from a state with another `first_sample`: what is random, and what is made of it.
-
-        Args:
-            outputs: What `step` returned.
-            state: Of this time.
-            voices: As for `step`.
-            audible: As for `step`.
-
-        Returns:
-            The outputs, where those of the other processors are the same.
-        """
-        anew: set[str] = set()
-        for name, keys, *_ in self.dag:
-            if _is_random(getattr(self, name)) or anew & {key.split("/")[0] for key in keys}:
-                anew.add(name)
-        if self.dag[-1][0] not in anew:
-            return outputs
-        dag = [node for node in self.dag if node[0] in anew]
-        return self._run(dag, dict(outputs), state, _step, voices, audible)[0]
-
-    def _run(
-        self,
-        dag: Sequence[Any],
-        outputs: dict[str, Any],
-        state: State,
-        step: Callable[[Any, dict[str, tf.Tensor], State], tuple[tf.Tensor, State]],
-        voices: int | tf.Tensor,
-        audible: tf.Tensor | None,
-    ) -> tuple[dict[str, Any], State]:
-        """Runs some of the processors in their order, and adds what they make to the outputs."""
+        outputs: dict[str, Any] = dict(inputs, inputs=inputs)
         next_state = {}
-        for name, keys, *_ in dag:
+        for name, keys, *_ in self.dag:
             taken = [ddsp.core.nested_lookup(key, outputs) for key in keys]
             if name not in self._of_voices:
                 from_voices = (key.split("/")[0] in self._of_voices for key in keys)
@@ -304,15 +260,6 @@ class ProcessorGroup(ddsp.processors.ProcessorGroup):
 
 def _step(processor: BlockProcessor, controls: dict[str, tf.Tensor], state: State) -> tuple[tf.Tensor, State]:
     return processor.step(controls, state)
-
-
-def _is_random(processor: BlockProcessor) -> bool:
-    """Whether what it plays depends on the index of the first sample, as noise does."""
-    if isinstance(processor, _WITHOUT_STATE):
-        return False
-    with tf.init_scope():
-        one, other = (tf.nest.flatten(processor.initial_state(1, first_sample)) for first_sample in (0, 1))
-        return any(np.any(before.numpy() != after.numpy()) for before, after in zip(one, other))
 
 
 def _mixed(signal: tf.Tensor, voices: int | tf.Tensor, audible: tf.Tensor | None) -> tf.Tensor:

@@ -863,23 +863,6 @@ def test_noise_of_voices_adds_up_as_that_of_different_sources_does(voices):
     assert level(voices) - level(1) == pytest.approx(10.0 * np.log10(voices), abs=0.2)
 
 
-def test_played_again_the_noise_alone_is_another(group):
-    inputs = _group_inputs(20, 6)
-    audible = tf.constant([1.0, 1.0, 0.0, 1.0, 0.0, 1.0])
-    first, _ = group.step(inputs, group.initial_state(2, 3), 3, audible)
-    state = group.initial_state(2, 3, first_sample=12345)
-    expected, _ = group.step(inputs, state, 3, audible)
-    again = group.again(first, state, 3, audible)
-    for name, made in expected.items():
-        if isinstance(made, dict) and "signal" in made:
-            np.testing.assert_allclose(again[name]["signal"], made["signal"], atol=1e-6, err_msg=name)
-    assert again["tones"] is first["tones"]
-    assert np.abs(again["out"]["signal"] - first["out"]["signal"]).max() > 0.01
-    without_noise = ProcessorGroup(_voices()[:2])
-    outputs, state = without_noise.step(inputs, without_noise.initial_state(6))
-    assert without_noise.again(outputs, state) is outputs
-
-
 def test_the_first_voice_has_the_noise_of_one_voice_wherever_it_begins():
     group = ProcessorGroup([(FilteredNoise(HOP, 33, initial_bias=0.0), ["magnitudes"])])
     samples = {voices: group.initial_state(2, voices, [7, 9])["filtered_noise"]["sample"] for voices in (1, 3)}
