@@ -66,7 +66,7 @@ def convert(instrument: Instrument, block_frames: int, voices: int = 1) -> bytes
     flat = {name: value.numpy() for name, value in flat_state(begin)}
     for name, value in flat.items():
         if value.size:
-            # Phases and the indices of samples, int64, matter modulo 2^32 only, so int32 will do.
+            # int64 phases and indices of samples matter modulo 2^32 only, and frames are fewer, so int32 will do.
             dtype = tf.int32 if value.dtype == np.int64 else tf.float32
             signature[name] = tf.TensorSpec(value.shape, dtype, name)
 

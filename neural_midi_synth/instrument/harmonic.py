@@ -43,7 +43,7 @@ class Harmonic(ddsp.synths.Harmonic):
     a string do, and make the sharp pulses that a string's first periods are.
 
     And partials of a held note are never quite steady: they beat, and what distorts them makes them rough. Each moves
-    by a random process of its own, slow noise whose depth is its `movement`, a function of the sample index alone.
+    by a random process of its own, slow noise whose depth is its `movement`, a function of the frame index alone.
 
     Attributes:
         parameters: The network outputs it takes, name → size.
@@ -112,8 +112,10 @@ class Harmonic(ddsp.synths.Harmonic):
         self._audible_rate = sample_rate if highest_hz is None else 2.0 * highest_hz
         self._seed = zlib.crc32(name.encode())
         self.oscillators = Oscillators(hop, sample_rate, highest_hz)
-        weights = np.hanning(max(round(_MOVEMENT_SECONDS * sample_rate / hop), 1) + 2)[1:-1]
-        self._smoothing = weights / np.sqrt(np.sum(weights**2) / 3.0)  # A third is the variance of the white noise.
+        step = max(round(_MOVEMENT_SECONDS / 4.0 * sample_rate / hop), 1)
+        distances = np.arange(step)[:, np.newaxis] / step + np.array([1.0, 0.0, -1.0, -2.0])
+        # The squares of four weights sum to 3/2 anywhere, and a third is the variance of the white noise.
+        self._smoothing = np.cos(math.pi / 4.0 * distances).astype(np.float32) ** 2 * math.sqrt(2.0)
 
     def get_controls(
         self,
@@ -161,7 +163,7 @@ class Harmonic(ddsp.synths.Harmonic):
         Returns:
             The fundamental's phase int64 `[batch]`; how far the partials' phases are from its multiples, int64
             `[batch, n_harmonics]`; of the last frame f0 `[batch, 1, 1]`, how far the partials' frequencies are from its
-            multiples (Hz), and their amplitudes, `[batch, 1, n_harmonics]`; and where harmonics move, the next sample's
+            multiples (Hz), and their amplitudes, `[batch, 1, n_harmonics]`; and where harmonics move, the next frame's
             index, int64 `[batch]`.
         """
         state = {
@@ -172,7 +174,7 @@ class Harmonic(ddsp.synths.Harmonic):
             "harmonics": tf.zeros([batch, 1, self.n_harmonics]),
         }
         if self.moves:
-            state["sample"] = tf.broadcast_to(tf.cast(first_sample, tf.int64), [batch])
+            state["frame"] = tf.broadcast_to(tf.cast(first_sample, tf.int64) // self.hop, [batch])
         return state
 
     def step(self, controls: dict[str, tf.Tensor], state: State) -> tuple[tf.Tensor, State]:
@@ -209,7 +211,7 @@ class Harmonic(ddsp.synths.Harmonic):
         )
         n_frames = tf.shape(harmonics)[1]
         if "movement" in controls:
-            harmonics *= tf.exp(controls["movement"] * self._slow_noise(state["sample"], n_frames))
+            harmonics *= tf.exp(controls["movement"] * self._slow_noise(state["frame"], n_frames))
         f0_hz = tf.concat([state["f0_hz"], controls["f0_hz"]], axis=1)
         deviation_hz = tf.concat([state["deviation_hz"], deviation_hz], axis=1)
         harmonics = tf.concat([state["harmonics"], harmonics], axis=1)
@@ -236,7 +238,7 @@ class Harmonic(ddsp.synths.Harmonic):
             "harmonics": harmonics[:, -1:],
         }
         if self.moves:
-            next_state["sample"] = state["sample"] + tf.cast(n_frames * self.hop, state["sample"].dtype)
+            next_state["frame"] = state["frame"] + tf.cast(n_frames, state["frame"].dtype)
         return signal, next_state
 
     def get_signal(
@@ -248,22 +250,31 @@ class Harmonic(ddsp.synths.Harmonic):
         signal, _ = self.step(controls, self.initial_state(tf.shape(f0_hz)[0]))
         return signal[:, self.hop :]
 
-    def _slow_noise(self, sample: tf.Tensor, n_frames: int | tf.Tensor) -> tf.Tensor:
-        """White noise of a value a frame, smoothed to variance 1, for each harmonic.
+    def _slow_noise(self, frame: tf.Tensor, n_frames: int | tf.Tensor) -> tf.Tensor:
+        """Smooth noise of variance 1 for each harmonic: a sum of Hann windows, four at a time, as high as white noise.
 
         Args:
-            sample: Index of the sample of the first frame, `[batch]`.
+            frame: Index of the first frame, `[batch]`.
             n_frames: How many frames.
 
         Returns:
             `[batch, n_frames, n_harmonics]`.
         """
-        size = len(self._smoothing)
-        frames = tf.range(1 - size, n_frames)[:, tf.newaxis] * self.hop
-        samples = sample[:, tf.newaxis, tf.newaxis] + tf.cast(frames, sample.dtype)
-        # The noise of a frame's samples is that of its harmonics, one after the other.
-        white = white_noise(samples + tf.range(self.n_harmonics, dtype=sample.dtype), self._seed)
-        return tf.add_n([float(weight) * white[:, i : i + n_frames] for i, weight in enumerate(self._smoothing)])
+        step, overlap = self._smoothing.shape
+        frames = frame[:, tf.newaxis] + tf.cast(tf.range(n_frames), frame.dtype)
+        windows = frames // step
+        first = windows[:, :1]
+        count = (n_frames + step - 2) // step + overlap
+        indices = (first + tf.cast(tf.range(count), frame.dtype))[..., tf.newaxis] * self.n_harmonics
+        white = white_noise(indices + tf.range(self.n_harmonics, dtype=frame.dtype), self._seed)
+        places, since = (tf.cast(each, tf.int32) for each in (windows - first, frames % step))
+        return tf.add_n(
+            [
+                tf.gather(self._smoothing[:, number], since)[..., tf.newaxis]
+                * tf.gather(white, places + number, batch_dims=1)
+                for number in range(overlap)
+            ]
+        )
 
     def _rise(self, places: np.ndarray, onset: tf.Tensor | None) -> tf.Tensor:
         """Share of the later frame at places `[n]` of a hop, 0 to 1: `[n]`, or of each hop, `[n_frames, batch, n]`."""

@@ -47,7 +47,7 @@ PRETRAINED = pathlib.Path(__file__).resolve().parents[1] / "pretrained" / "demo_
 OF_TRAINING = ("nms.train", "cosine_decay", "exponential_decay", "MidiAudioConfig")
 """What configs of models bind although playing does not import it."""
 
-_RETIRED = re.compile(r"^Instrument\.energy_distance = .*\n?", re.MULTILINE)  # Of training, by versions before this one.
+_RETIRED = re.compile(r"^Instrument\.energy_distance = .*\n?", re.MULTILINE)  # Of earlier versions.
 
 gin.add_config_file_search_path(str(configs.folder()))
 # There is one configuration of gin for all threads: while one loads an instrument, the others wait.

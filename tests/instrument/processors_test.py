@@ -694,7 +694,7 @@ def test_moving_harmonics_in_blocks_equal_the_clip():
     clip, whole_state = harmonic.step(controls, state)
     for seed in range(3):
         stream, last = _in_blocks(harmonic.step, controls, state, _random_lengths(60, seed))
-        np.testing.assert_array_equal(last["sample"], whole_state["sample"])
+        np.testing.assert_array_equal(last["frame"], whole_state["frame"])
         np.testing.assert_allclose(stream, clip, atol=2e-6)
     still, _ = harmonic.step({name: value for name, value in controls.items() if name != "movement"}, state)
     assert np.abs(still - clip).max() > 0.1
