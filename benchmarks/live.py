@@ -76,8 +76,8 @@ def may_go_first() -> bool:
     return subprocess.run([sys.executable, "-c", program], stderr=subprocess.DEVNULL).returncode == 0
 
 
-def write_dense_piece(path: pathlib.Path, seconds: float) -> None:
-    """Six voices, four notes a second each, none of which ends before its next one begins."""
+def write_dense_piece(path: pathlib.Path, seconds: float, n_voices: int = 6) -> None:
+    """Voices with four notes a second each, none of which ends before its next one begins."""
     import numpy as np
 
     from neural_midi_synth.midi.pieces import Piece, Voice
@@ -85,8 +85,8 @@ def write_dense_piece(path: pathlib.Path, seconds: float) -> None:
 
     random = np.random.default_rng(0)
     voices = []
-    for i in range(6):
-        starts = np.arange(i / 24.0, seconds - 1.0, 0.25)
+    for i in range(n_voices):
+        starts = np.arange(i / (4.0 * n_voices), seconds - 1.0, 0.25)
         pitches, velocities = 40 + 4 * i + random.integers(0, 4, len(starts)), random.integers(40, 127, len(starts))
         notes = np.stack([starts, starts + 0.25, pitches, velocities], axis=1)
         styles = np.stack([starts, np.full(len(starts), 55), random.integers(0, 127, len(starts))], axis=1)

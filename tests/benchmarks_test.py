@@ -192,3 +192,18 @@ def test_live_play_goes_on_for_as_long_as_it_was_asked_to(tmp_path):
     assert float(row["latency ms"]) < 100.0
     # Nothing piles up: what loading needed is even given back.
     assert float(row["MB at the end"]) < float(row["MB at first"]) + 20.0
+
+
+@pytest.mark.slow
+def test_the_page_is_measured_in_a_browser(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS.parent / "tests" / "exporting"))
+    web_browser = pytest.importorskip("web_browser")
+    if web_browser.why_not() is not None:
+        pytest.skip(f"left out: {web_browser.why_not()}")
+    command = [sys.executable, BENCHMARKS / "web.py", "--seconds", "4", "--voices", "2"]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert answer.returncode == 0, answer.stderr
+    (row,) = _cells([line for line in answer.stdout.splitlines() if line.startswith("|")])
+    assert 3.0 < float(row["page MB"]) < 6.0
+    assert 0.0 < float(row["median ms"]) <= float(row["p99 ms"])
+    assert 0.0 < float(row["key to sound ms"]) < 1000.0

@@ -212,12 +212,12 @@ class _Filters(Filters):
         hops = tf.reshape(noise, [voices * n_hops, -1])
         echoes = _convolved(tf.reshape(responses, [voices * n_hops, size]), hops, _SHORT_PART)
         n_samples = hops.shape[1] + size - 1
-        return tf.reshape(echoes[:, :n_samples], [voices, n_hops, n_samples])
+        return tf.reshape(_cut(echoes, 0, n_samples), [voices, n_hops, n_samples])
 
     def overlap_and_add(self, signals: tf.Tensor, hop: int) -> tf.Tensor:
         size = signals.shape[-1]
         n_samples = (signals.shape[1] - 1) * hop + size
-        return _overlap_and_add(signals, hop)[:, :n_samples]
+        return _cut(_overlap_and_add(signals, hop), 0, n_samples)
 
 
 def _filtered_noise(processor: FilteredNoise, controls: dict[str, tf.Tensor], state: State) -> tuple[tf.Tensor, State]:
@@ -268,9 +268,10 @@ def _ring(fresh: tf.Tensor, ringing: tf.Tensor, n_samples: int) -> tuple[tf.Tens
         The sound of the block `[batch, n_samples]` and what rings after it `[batch, n_ringing]`.
     """
     n_ringing = ringing.shape[1]
-    fresh = tf.pad(fresh, [[0, 0], [0, max(n_samples + n_ringing - fresh.shape[1], 0)]])[:, : n_samples + n_ringing]
+    n = n_samples + n_ringing
+    fresh = _cut(tf.pad(fresh, [[0, 0], [0, max(n - fresh.shape[1], 0)]]), 0, n)
     signal = fresh + tf.pad(ringing, [[0, 0], [0, n_samples]])
-    return signal[:, :n_samples], signal[:, n_samples:]
+    return _cut(signal, 0, n_samples), _cut(signal, n_samples, n)
 
 
 def _delayed(signal: tf.Tensor, n_rows: int) -> tf.Tensor:
@@ -288,8 +289,16 @@ def _delayed(signal: tf.Tensor, n_rows: int) -> tf.Tensor:
     zeros are repeated, and what comes out is cut into rows, each one sample shorter than a repetition.
     """
     batch, width = signal.shape[0], signal.shape[1] + n_rows
-    repeated = tf.tile(tf.pad(signal, [[0, 0], [0, n_rows + 1]]), [1, n_rows])
-    return tf.reshape(repeated[:, : n_rows * width], [batch, n_rows, width])
+    padded = tf.pad(signal, [[0, 0], [0, n_rows + 1]])
+    repeated = tf.reshape(padded[:, tf.newaxis] * tf.ones([1, n_rows, 1]), [batch, -1])
+    return tf.reshape(_cut(repeated, 0, n_rows * width), [batch, n_rows, width])
+
+
+def _cut(x: tf.Tensor, begin: int, end: int, axis: int = 1) -> tf.Tensor:
+    """A slice along an axis. LiteRT copies Python's slices number by number, and these at once."""
+    begins, sizes = [0] * len(x.shape), list(x.shape)
+    begins[axis], sizes[axis] = begin, end - begin
+    return tf.slice(x, begins, sizes)
 
 
 def _overlap_and_add(blocks: tf.Tensor, hop: int) -> tf.Tensor:
@@ -297,7 +306,8 @@ def _overlap_and_add(blocks: tf.Tensor, hop: int) -> tf.Tensor:
     batch, n_blocks, size = blocks.shape
     n_hops = -(-size // hop)
     hops = tf.reshape(tf.pad(blocks, [[0, 0], [0, 0], [0, n_hops * hop - size]]), [batch, n_blocks, n_hops, hop])
-    moved = [tf.pad(hops[:, :, i], [[0, 0], [i, n_hops - 1 - i], [0, 0]]) for i in range(n_hops)]
+    of_each = [tf.reshape(_cut(hops, i, i + 1, axis=2), [batch, n_blocks, hop]) for i in range(n_hops)]
+    moved = [tf.pad(each, [[0, 0], [i, n_hops - 1 - i], [0, 0]]) for i, each in enumerate(of_each)]
     return tf.reshape(tf.add_n(moved), [batch, -1])
 
 
@@ -306,7 +316,8 @@ def _overlap_and_add_columns(blocks: tf.Tensor, hop: int) -> tf.Tensor:
     batch, size, n_blocks = blocks.shape
     n_hops = -(-size // hop)
     hops = tf.reshape(tf.pad(blocks, [[0, 0], [0, n_hops * hop - size], [0, 0]]), [batch, n_hops, hop, n_blocks])
-    moved = [tf.pad(hops[:, i], [[0, 0], [0, 0], [i, n_hops - 1 - i]]) for i in range(n_hops)]
+    of_each = [tf.reshape(_cut(hops, i, i + 1), [batch, hop, n_blocks]) for i in range(n_hops)]
+    moved = [tf.pad(each, [[0, 0], [0, 0], [i, n_hops - 1 - i]]) for i, each in enumerate(of_each)]
     return tf.reshape(tf.transpose(tf.add_n(moved), [0, 2, 1]), [batch, -1])
 
 
