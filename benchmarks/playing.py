@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import functools
 import math
+import os
 import pathlib
 import shutil
 import tempfile
@@ -108,6 +109,7 @@ class Playing:
         return Stream(live, round(_BLOCK_SECONDS * live.frame_rate), voices)
 
     def _measure_stream(self, config: str, voices: int) -> dict[str, float]:
+        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")  # As nms_play has it; the process plays nothing else.
         stream = self._live(config, voices)
         sample_rate = stream.instrument.sample_rate
         times = []

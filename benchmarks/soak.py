@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import os
 import pathlib
 import sys
 import time
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("--look", type=float, default=LOOK_SECONDS, help="seconds of audio from one look to the next")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")  # As nms_play has it: blocks are too small to be shared out.
     environment.import_tensorflow_quietly()
     from neural_midi_synth.instrument.loading import load
 
