@@ -12,13 +12,13 @@ import tensorflow as tf
 
 from neural_midi_synth.instrument.controls import COLUMNS, padded
 from neural_midi_synth.instrument.instrument import Instrument
-from neural_midi_synth.instrument.processors import RENDITION_OFFSET
 
 SILENT_DB = -80.0
 """Below the peak of a sample: what is quieter is silence."""
 
 _BEFORE_SECONDS = 0.25  # Of silence before a note, in which the network comes to rest.
 _UNHEARD_SECONDS = 30.0  # By which notes outlast their samples.
+_TAKE_OFFSET = 2**26  # Samples from one take of a note to the next, whose noise is another.
 _BATCH_SECONDS = 80  # Of sound that is played at once.
 _FADE_IN_SECONDS = 0.001
 _FADE_OUT_SECONDS = 0.02
@@ -103,7 +103,7 @@ def play(
             }
             for note in batch
         ]
-        takes = tf.constant([note.take * RENDITION_OFFSET for note in batch], tf.int64)
+        takes = tf.constant([note.take * _TAKE_OFFSET for note in batch], tf.int64)
         audio = graph(padded(rows), takes, tf.constant(n_samples)).numpy()
         if rate != instrument.sample_rate:
             audio = soxr.resample(audio.T, instrument.sample_rate, rate, "VHQ").T

@@ -30,10 +30,6 @@ VOICE_OFFSET = 2654435769
 """From the sample index of one voice to that of the next, modulo 2^32. Noise is a function of the index, so voices have
 different noise. This share of 2^32, the golden ratio's, keeps the stretches of any number of voices far apart."""
 
-RENDITION_OFFSET = 2**26
-"""From the first sample's index of one rendition of a clip to that of the next, whose noise is another: no clip is as
-long."""
-
 _WITHOUT_STATE = (ddsp.processors.Add,)
 
 
