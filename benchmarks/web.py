@@ -27,6 +27,7 @@ from neural_midi_synth import environment
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 _ISOLATED = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
 _LOOK_SECONDS = 10.0
+_REST_SECONDS = 3.0  # From key to key, and from the last one to the piece.
 _HEADER = ("page MB", "open s", "seconds", "median ms", "p99 ms", "late blocks", "key to sound ms")
 
 
@@ -69,8 +70,10 @@ def _played(browser: object, address: str, piece: pathlib.Path, seconds: float) 
     page.goto(address)
     page.wait_for_selector("body.ready")
     opened = time.monotonic() - began
-    page.locator('[data-pitch="45"]').click()
-    page.wait_for_selector("#facts :text('measured at the last key')")
+    for _ in range(2):  # The first key also starts the sound.
+        page.locator('[data-pitch="45"]').click()
+        page.wait_for_selector("#facts :text('measured at the last key')")
+        page.wait_for_timeout(1000.0 * _REST_SECONDS)
     key_to_sound = _numbers(page, r"(\d+) ms measured")
     page.set_input_files("input[type=file]", piece)
     page.wait_for_function("!document.getElementById('start').disabled")

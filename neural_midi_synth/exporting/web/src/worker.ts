@@ -8,6 +8,7 @@ import { type ChannelEvent, Voices } from "./voices";
 const SILENT = 1e-4;
 const TAIL_SECONDS = 1;
 const MOST_HEARD_SECONDS = 20 * 60;
+const WARM_UP_BLOCKS = 100; // Until then browsers run WebAssembly more slowly, and blocks would come late.
 
 const tell = (message: FromWorker, transfer: Transferable[] = []): void => self.postMessage(message, { transfer });
 
@@ -43,6 +44,19 @@ class Player {
       this.wanted++;
       void this.make();
     };
+  }
+
+  /** Plays silence that nobody hears, until the audio thread is there. */
+  async warmUp(): Promise<void> {
+    this.isMaking = true;
+    for (let i = 0; i < WARM_UP_BLOCKS && this.port === null && player === this; i++) {
+      await this.model.play(this.voices.rows(0));
+      await new Promise((resolve) => setTimeout(resolve, 0)); // Messages are read meanwhile.
+    }
+    if (player !== this) return;
+    this.model.reset();
+    this.isMaking = false;
+    void this.make();
   }
 
   hear(channel: string, event: ChannelEvent, when: number): void {
@@ -219,6 +233,7 @@ async function load(instrument: Instrument, model: string, runtime: string): Pro
   loaded = next;
   player = new Player(instrument, next);
   tell({ type: "loaded" });
+  await player.warmUp();
 }
 
 self.onmessage = async ({ data }: MessageEvent<ToWorker>) => {
