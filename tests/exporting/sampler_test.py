@@ -316,12 +316,12 @@ def test_a_sample_does_not_know_that_its_note_will_end(trained):
     assert np.abs(ended - short).max() > 1e-3 * np.abs(short).max()
 
 
-def test_takes_differ_by_their_noise_alone(guitar):
+def test_takes_differ_by_their_noise_and_how_harmonics_move_alone(guitar):
     notes = [Note(40, 100, {OPENNESS: 127}, take) for take in (0, 1, 0)]
     first, second, again = samples.play(guitar, notes, 0.5)
     np.testing.assert_allclose(first, again, atol=1e-6)  # Rows of a batch are not computed alike to the last bit.
     difference = np.std(first - second) / np.std(first)
-    assert 1e-4 < difference < 0.1
+    assert 1e-4 < difference < 0.3
 
 
 @pytest.mark.slow

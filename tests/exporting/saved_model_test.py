@@ -319,9 +319,9 @@ def test_the_sum_of_the_streams_of_one_number_is_a_chord(instrument, signatures)
     audio = signatures["stream"](**frames, **state)["audio"].numpy()
     expected = instrument.render(piece, n_samples=200 * HOP)
     np.testing.assert_allclose(audio.sum(axis=0)[HOP:], expected[: 199 * HOP], rtol=0, atol=1e-4)
-    # On its sample's index the noise depends, and how harmonics move.
+    # On its sample's index the noise depends, and on the frame's how harmonics move.
     of_voices = dict(saved_model.flat_state(instrument.initial_state(1, len(piece.voices))))
-    indices = [name for name in state if name.endswith("_sample")]
+    indices = [name for name in state if name.endswith(("_sample", "_frame"))]
     assert len(indices) == 3
     for index in indices:
         np.testing.assert_array_equal(state[index], of_voices[index])

@@ -49,13 +49,16 @@ class Player {
   /** Plays silence that nobody hears, until the audio thread is there. */
   async warmUp(): Promise<void> {
     this.isMaking = true;
-    for (let i = 0; i < WARM_UP_BLOCKS && this.port === null && player === this; i++) {
-      await this.model.play(this.voices.rows(0));
-      await new Promise((resolve) => setTimeout(resolve, 0)); // Messages are read meanwhile.
+    try {
+      for (let i = 0; i < WARM_UP_BLOCKS && this.port === null && player === this; i++) {
+        await this.model.play(this.voices.rows(0));
+        await new Promise((resolve) => setTimeout(resolve, 0)); // Messages are read meanwhile.
+      }
+    } finally {
+      this.isMaking = false;
     }
-    if (player !== this) return;
+    if (player !== this) return; // Another instrument has taken its place.
     this.model.reset();
-    this.isMaking = false;
     void this.make();
   }
 
