@@ -25,7 +25,6 @@ from live import write_dense_piece
 from neural_midi_synth import environment
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-_ISOLATED = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
 _LOOK_SECONDS = 10.0
 _REST_SECONDS = 3.0  # From key to key, and from the last one to the piece.
 _HEADER = ("page MB", "open s", "seconds", "median ms", "p99 ms", "late blocks", "key to sound ms")
@@ -40,7 +39,7 @@ def main() -> None:
     parser.add_argument("--messages", action="store_true", help="without shared memory")
     options = parser.parse_args()
     sys.path.insert(0, str(ROOT / "tests" / "exporting"))
-    from web_browser import chromium, serve, why_not
+    from web_browser import ISOLATED, chromium, serve, why_not
 
     if why_not() is not None:
         parser.exit(1, f"web.py: {why_not()}.\n")
@@ -52,7 +51,7 @@ def main() -> None:
         site, piece = pathlib.Path(folder) / "site", pathlib.Path(folder) / "dense.mid"
         write([Exhibit(load(options.instrument), "instrument")], site, voices=options.voices)
         write_dense_piece(piece, options.seconds, options.voices)
-        with chromium() as browser, serve(site, {} if options.messages else _ISOLATED) as address:
+        with chromium() as browser, serve(site, {} if options.messages else ISOLATED) as address:
             row = [_megabytes(site), *_played(browser, address, piece, options.seconds)]
     print(f"| {' | '.join(_HEADER)} |\n|{' ---: |' * len(_HEADER)}\n| {' | '.join(row)} |")
 

@@ -9,6 +9,9 @@ import threading
 
 from neural_midi_synth.exporting.web_page import PAGE
 
+ISOLATED = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
+"""Headers with which a page may share memory between its threads."""
+
 # As root in a container there is no sandbox, and nothing is to be asked of the vendor's servers.
 _ARGUMENTS = (
     "--no-sandbox",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import tensorflow as tf
-from web_browser import chromium, serve, why_not
+from web_browser import ISOLATED, chromium, serve, why_not
 
 import neural_midi_synth as nms
 from neural_midi_synth import configs
@@ -24,7 +24,6 @@ pytestmark = pytest.mark.skipif(why_not() is not None, reason=f"left out: {why_n
 
 # The promise, of full scale; the wav file's 16 bits are in it.
 PROMISED = 1e-3
-ISOLATED = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
 PIECES = web_page.PAGE / "pieces"
 SHORT = "test_midi_extra_long_open_closed.mid"
 A2, E3 = 45, 52
