@@ -11,6 +11,7 @@ from tensorflow.lite.tools import flatbuffer_utils
 
 from neural_midi_synth.errors import DataError
 from neural_midi_synth.exporting import litert_steps
+from neural_midi_synth.exporting.litert_convolution import HALF_FROM
 from neural_midi_synth.exporting.saved_model import flat_state, nested_state
 from neural_midi_synth.instrument.controls import COLUMNS, has_length
 from neural_midi_synth.instrument.instrument import Instrument
@@ -62,7 +63,7 @@ def convert(instrument: Instrument, block_frames: int, voices: int = 1) -> bytes
         name: tf.TensorSpec([voices, n_rows[name] * (block_frames + 2), columns], tf.float32, name)
         for name, columns in COLUMNS.items()
     }
-    begin = instrument.initial_state(1, voices)
+    begin = litert_steps.initial_state(instrument, block_frames, voices)
     flat = {name: value.numpy() for name, value in flat_state(begin)}
     for name, value in flat.items():
         if value.size:
@@ -146,22 +147,12 @@ def _with_half_weights(model: bytes) -> bytes:
     """
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(model))
     model.operatorCodes.append(_dequantize_code())
-    halves = set()
     for graph in model.subgraphs:
-        computed = {tensor for operator in graph.operators for tensor in operator.outputs}
-        for i, tensor in enumerate(list(graph.tensors)):
+        for i in _weights(model, graph):
+            tensor = graph.tensors[i]
             buffer = model.buffers[tensor.buffer]
-            if (
-                i in computed
-                or tensor.type != schema.TensorType.FLOAT32
-                or np.prod(tensor.shape) < litert_steps.HALF_FROM
-            ):
-                continue
-            if buffer.data is None:  # an input
-                continue
-            if tensor.buffer not in halves:
+            if len(buffer.data) == 4 * np.prod(tensor.shape):  # Others may share it.
                 buffer.data = np.frombuffer(bytes(buffer.data), np.float32).astype(np.float16).view(np.uint8)
-                halves.add(tensor.buffer)
             half = schema.TensorT()
             half.name, half.shape = tensor.name + b"/half", tensor.shape
             half.type, half.buffer = schema.TensorType.FLOAT16, tensor.buffer
@@ -172,6 +163,29 @@ def _with_half_weights(model: bytes) -> bytes:
             operator.inputs, operator.outputs = [len(graph.tensors) - 1], [i]
             graph.operators.insert(0, operator)
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+def _weights(model: schema.ModelT, graph: schema.SubGraphT) -> list[int]:
+    """The tensors to be stored in half precision: large constants, and the biases that are added to their products.
+
+    Browsers multiply by half weights quickly, by XNNPACK, only where the bias is half, too.
+    """
+    computed = {tensor for operator in graph.operators for tensor in operator.outputs}
+    large = {
+        i
+        for i, tensor in enumerate(graph.tensors)
+        if tensor.type == schema.TensorType.FLOAT32
+        and i not in computed
+        and model.buffers[tensor.buffer].data is not None  # It is none of an input.
+        and np.prod(tensor.shape) >= HALF_FROM
+    }
+    layers = [
+        operator.inputs
+        for operator in graph.operators
+        if model.operatorCodes[operator.opcodeIndex].builtinCode == schema.BuiltinOperator.FULLY_CONNECTED
+    ]
+    biases = {inputs[2] for inputs in layers if inputs[1] in large and len(inputs) > 2 and inputs[2] >= 0}
+    return sorted(large | biases)
 
 
 def _dequantize_code() -> schema.OperatorCodeT:

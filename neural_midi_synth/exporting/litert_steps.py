@@ -1,8 +1,8 @@
 """The steps of an instrument with what LiteRT has: neither float64 nor complex numbers nor Fourier transforms.
 
 Those of processors that count phases, make noise or convolve are written here once more, with integers, which wrap
-around where they overflow, in place of float64; and a matrix product in place of Fourier transforms (see `_delayed`).
-Everything else is the instrument's own code.
+around where they overflow, in place of float64; and matrix products in place of Fourier transforms (see
+`litert_convolution`). Everything else is the instrument's own code.
 """
 
 from __future__ import annotations
@@ -13,6 +13,13 @@ import ddsp
 import numpy as np
 import tensorflow as tf
 
+from neural_midi_synth.exporting.litert_convolution import (
+    PartitionedConvolution,
+    convolved,
+    cut,
+    exact_product,
+    overlap_and_add,
+)
 from neural_midi_synth.instrument.controls import Lookup
 from neural_midi_synth.instrument.harmonic import Harmonic
 from neural_midi_synth.instrument.instrument import Instrument
@@ -21,14 +28,8 @@ from neural_midi_synth.instrument.oscillators import FIRST_PULSE, Oscillators, r
 from neural_midi_synth.instrument.recurrent import State
 from neural_midi_synth.instrument.reverb import Reverb
 
-HALF_FROM = 16384
-"""Float constants with as many elements are stored in half precision. Smaller matrices make a model hardly larger, and
-the decoder's first one, which sees the Fourier features, is what half precision would cost most in."""
-
 _STEPS = 256  # of a semitone, in the table of frequencies
 _PARTS = 1024  # of a sample, in which a phase that begins anew is counted
-_PART = 128  # samples of a response at a time
-_SHORT_PART = 32  # Likewise, of the short responses that noise has, of which there are many.
 
 
 class _Comparison(Lookup):
@@ -46,6 +47,18 @@ class _Comparison(Lookup):
 
 COMPARISON = _Comparison()
 """How `Controls` finds rows."""
+
+
+def initial_state(instrument: Instrument, block_frames: int, voices: int) -> State:
+    """As `Instrument.initial_state` of one piece, for `step`."""
+    state = instrument.initial_state(1, voices)
+    for processor in instrument.processor_group.processors:
+        if isinstance(processor, Reverb):
+            shape = _convolution(processor, block_frames * instrument.hop).shape
+            batch = state["processor_group"][processor.name]["ringing"].shape[0]
+            silence = tf.zeros([batch, *shape])
+            state["processor_group"][processor.name] = {"imaginary": silence, "real": silence}
+    return state
 
 
 def step(
@@ -118,7 +131,7 @@ class _Oscillators(Oscillators):
         return tf.cast(begins, tf.float32) * 2.0**-32, last
 
     def filled_in(self, played: tf.Tensor) -> tf.Tensor:
-        return _exact_product(played, self._between)
+        return exact_product(played, self._between)
 
     def _starts(
         self, hz: tf.Tensor, phase: tf.Tensor, onset: tf.Tensor | None, plucked: tf.Tensor | None
@@ -150,9 +163,11 @@ class _Oscillators(Oscillators):
         def times(factor: float) -> tf.Tensor:
             return sum(digit * round(factor * 2.0**-shift) for digit, shift in zip(digits, (0, 14, 28)))
 
+        n_frames = hz.shape[1] - 1
+
         def change(factor: float) -> tf.Tensor:
             factors = times(factor)
-            return factors[:, 1:] - factors[:, :-1]
+            return cut(factors, 1, n_frames + 1) - cut(factors, 0, n_frames)
 
         step = 2.0**64 / self._sample_rate
         doubled = np.round(2.0 * samples).astype(np.int64)
@@ -165,21 +180,15 @@ class _Oscillators(Oscillators):
             since = tf.maximum(doubled + 2 - 2 * tf.cast(self.jumps(onset), tf.int64), 0)
             gradual = tf.where(onset < 0.0, gradual, change(step / 2.0) * since)
         sounds = tf.cast(hz[:, :-1] > 0.0, tf.int64)
-        steps = times(step / 2.0)[:, :-1] * (doubled + 2) + gradual * sounds
+        steps = cut(times(step / 2.0), 0, n_frames) * (doubled + 2) + gradual * sounds
         if plucked is None:
             return _high_word(steps), None
         is_anew = plucked & (since > 0)
         # Onsets lie on 64ths of a hop; a sample is counted in as many parts.
         first_pulse = tf.cast(tf.round((onset * self._hop + FIRST_PULSE * self._sample_rate) * _PARTS), tf.int64)
         since = (doubled + 2) * (_PARTS // 2) - first_pulse
-        return _high_word(tf.where(is_anew, times(step / _PARTS)[:, 1:] * since * sounds, steps)), is_anew
-
-
-def _exact_product(x: tf.Tensor, constant: np.ndarray) -> tf.Tensor:
-    """`x @ constant` in parts, each too small to be stored in half precision."""
-    rows = np.array_split(constant.astype(np.float32), -(-constant.size // (HALF_FROM - constant.shape[1])))
-    columns = tf.split(x, [len(each) for each in rows], axis=-1)
-    return tf.add_n([tf.matmul(*each) for each in zip(columns, rows)])
+        anew = cut(times(step / _PARTS), 1, n_frames + 1) * since * sounds
+        return _high_word(tf.where(is_anew, anew, steps)), is_anew
 
 
 def _harmonic(processor: Harmonic, controls: dict[str, tf.Tensor], state: State) -> tuple[tf.Tensor, State]:
@@ -205,19 +214,19 @@ class _Filters(Filters):
         return hops
 
     def responses(self, magnitudes: tf.Tensor) -> tf.Tensor:
-        return _exact_product(magnitudes, self.bands)
+        return exact_product(magnitudes, self.bands)
 
     def filtered(self, noise: tf.Tensor, responses: tf.Tensor) -> tf.Tensor:
         voices, n_hops, size = responses.shape
         hops = tf.reshape(noise, [voices * n_hops, -1])
-        echoes = _convolved(tf.reshape(responses, [voices * n_hops, size]), hops, _SHORT_PART)
+        echoes = convolved(tf.reshape(responses, [voices * n_hops, size]), hops)
         n_samples = hops.shape[1] + size - 1
-        return tf.reshape(_cut(echoes, 0, n_samples), [voices, n_hops, n_samples])
+        return tf.reshape(cut(echoes, 0, n_samples), [voices, n_hops, n_samples])
 
     def overlap_and_add(self, signals: tf.Tensor, hop: int) -> tf.Tensor:
         size = signals.shape[-1]
         n_samples = (signals.shape[1] - 1) * hop + size
-        return _cut(_overlap_and_add(signals, hop), 0, n_samples)
+        return cut(overlap_and_add(signals, hop), 0, n_samples)
 
 
 def _filtered_noise(processor: FilteredNoise, controls: dict[str, tf.Tensor], state: State) -> tuple[tf.Tensor, State]:
@@ -226,99 +235,17 @@ def _filtered_noise(processor: FilteredNoise, controls: dict[str, tf.Tensor], st
 
 
 def _reverb(processor: Reverb, controls: dict[str, tf.Tensor], state: State) -> tuple[tf.Tensor, State]:
-    """As `Reverb.step`, in time instead of frequency: the response is cut into parts, each convolved with the block."""
-    audio, response = controls["audio"], controls["ir"]
-    n_samples = audio.shape[1]
-    part = min(n_samples, _PART)
-    parts = tf.reshape(tf.pad(response, [[0, -response.shape[0] % part]]), [-1, part])
-    # With the constant last, it is a fully connected layer, which LiteRT has made quickest.
-    echoes = [
-        tf.matmul(delayed, parts, transpose_a=True, transpose_b=True) for delayed in tf.unstack(_delayed(audio, part))
-    ]
-    wet, ringing = _ring(_overlap_and_add_columns(tf.stack(echoes), part), state["ringing"], n_samples)
-    return wet + (audio if processor._add_dry else 0.0), {"ringing": ringing}
+    """As `Reverb.step`; its state are the spectra of the latest blocks instead of what rings of them."""
+    audio = controls["audio"]
+    convolution = _convolution(processor, audio.shape[1])
+    wet, real, imaginary = convolution(audio, state["real"], state["imaginary"])
+    return wet + (audio if processor._add_dry else 0.0), {"imaginary": imaginary, "real": real}
 
 
-def _convolved(responses: tf.Tensor, signals: tf.Tensor, part: int) -> tf.Tensor:
-    """Convolves in time: responses are cut into parts, each convolved with the signal.
-
-    Args:
-        responses: `[batch, size]`.
-        signals: `[batch, n_samples]`.
-        part: Samples of a part, at most.
-
-    Returns:
-        `[batch, n]`, where `n` is at least `n_samples + size - 1`; what is beyond is zeros.
-    """
-    batch, size = responses.shape
-    part = min(part, signals.shape[1])
-    parts = tf.reshape(tf.pad(responses, [[0, 0], [0, -size % part]]), [batch, -1, part])
-    return _overlap_and_add(tf.matmul(parts, _delayed(signals, part)), part)
-
-
-def _ring(fresh: tf.Tensor, ringing: tf.Tensor, n_samples: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Adds what still rings of earlier blocks to what a block makes.
-
-    Args:
-        fresh: `[batch, n]`: the block's sound and, after its `n_samples`, its ringing.
-        ringing: `[batch, n_ringing]`, from the block's first sample on.
-        n_samples: Samples of the block.
-
-    Returns:
-        The sound of the block `[batch, n_samples]` and what rings after it `[batch, n_ringing]`.
-    """
-    n_ringing = ringing.shape[1]
-    n = n_samples + n_ringing
-    fresh = _cut(tf.pad(fresh, [[0, 0], [0, max(n - fresh.shape[1], 0)]]), 0, n)
-    signal = fresh + tf.pad(ringing, [[0, 0], [0, n_samples]])
-    return _cut(signal, 0, n_samples), _cut(signal, n_samples, n)
-
-
-def _delayed(signal: tf.Tensor, n_rows: int) -> tf.Tensor:
-    """Signals delayed by 0, 1, 2, … samples, row by row: `[batch, n]` to `[batch, n_rows, n + n_rows]`.
-
-    An impulse response `[n_rows]` times this matrix is the response's convolution with the signal, since convolution is
-    a sum of delayed signals, weighted by the response. For the signal a b c and three rows the matrix (a Toeplitz
-    matrix: each diagonal holds one value) is
-
-        a b c 0 0 0
-        0 a b c 0 0
-        0 0 a b c 0
-
-    Read row after row, it is a b c and four zeros, over and over. So it is made without a loop: the signal and so many
-    zeros are repeated, and what comes out is cut into rows, each one sample shorter than a repetition.
-    """
-    batch, width = signal.shape[0], signal.shape[1] + n_rows
-    padded = tf.pad(signal, [[0, 0], [0, n_rows + 1]])
-    repeated = tf.reshape(padded[:, tf.newaxis] * tf.ones([1, n_rows, 1]), [batch, -1])
-    return tf.reshape(_cut(repeated, 0, n_rows * width), [batch, n_rows, width])
-
-
-def _cut(x: tf.Tensor, begin: int, end: int, axis: int = 1) -> tf.Tensor:
-    """A slice along an axis. LiteRT copies Python's slices number by number, and these at once."""
-    begins, sizes = [0] * len(x.shape), list(x.shape)
-    begins[axis], sizes[axis] = begin, end - begin
-    return tf.slice(x, begins, sizes)
-
-
-def _overlap_and_add(blocks: tf.Tensor, hop: int) -> tf.Tensor:
-    """Sums blocks `[batch, n, size]` that each begin a hop after the one before: `[batch, n_samples]`."""
-    batch, n_blocks, size = blocks.shape
-    n_hops = -(-size // hop)
-    hops = tf.reshape(tf.pad(blocks, [[0, 0], [0, 0], [0, n_hops * hop - size]]), [batch, n_blocks, n_hops, hop])
-    of_each = [tf.reshape(_cut(hops, i, i + 1, axis=2), [batch, n_blocks, hop]) for i in range(n_hops)]
-    moved = [tf.pad(each, [[0, 0], [i, n_hops - 1 - i], [0, 0]]) for i, each in enumerate(of_each)]
-    return tf.reshape(tf.add_n(moved), [batch, -1])
-
-
-def _overlap_and_add_columns(blocks: tf.Tensor, hop: int) -> tf.Tensor:
-    """As `_overlap_and_add`, of blocks that are columns, `[batch, size, n]`."""
-    batch, size, n_blocks = blocks.shape
-    n_hops = -(-size // hop)
-    hops = tf.reshape(tf.pad(blocks, [[0, 0], [0, n_hops * hop - size], [0, 0]]), [batch, n_hops, hop, n_blocks])
-    of_each = [tf.reshape(_cut(hops, i, i + 1), [batch, hop, n_blocks]) for i in range(n_hops)]
-    moved = [tf.pad(each, [[0, 0], [0, 0], [i, n_hops - 1 - i]]) for i, each in enumerate(of_each)]
-    return tf.reshape(tf.transpose(tf.add_n(moved), [0, 2, 1]), [batch, -1])
+def _convolution(processor: Reverb, n_samples: int) -> PartitionedConvolution:
+    """The convolution of a room, for blocks of so many samples."""
+    with tf.init_scope():
+        return PartitionedConvolution(processor.impulse_response().numpy(), n_samples)
 
 
 _STEPS_OF = {

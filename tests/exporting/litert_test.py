@@ -14,6 +14,7 @@ from tensorflow.lite.tools import flatbuffer_utils
 from neural_midi_synth import configs
 from neural_midi_synth.errors import DataError
 from neural_midi_synth.exporting import litert, litert_steps
+from neural_midi_synth.exporting.litert_convolution import PartitionedConvolution
 from neural_midi_synth.instrument.controls import COLUMNS, PADDING
 from neural_midi_synth.instrument.loading import build, configure, load
 from neural_midi_synth.instrument.noise import FilteredNoise
@@ -235,12 +236,32 @@ def test_only_builtin_operators_and_half_weights():
     for tensor in graph.tensors:
         if tensor.type in sizes and tensor.buffer and model.buffers[tensor.buffer].data is not None:
             sizes[tensor.type].append(int(np.prod(tensor.shape)))
-    weights = [variable.shape.num_elements() for variable in guitar.decoder.trainable_variables]
-    room = -(-guitar.processor_group.reverb._reverb_length // litert_steps._PART) * litert_steps._PART
-    large = [size for size in [*weights, room] if size >= 16384]
-    assert sorted(sizes[schema.TensorType.FLOAT16]) == sorted(large)
-    assert sum(large) > 0.9 * sum(weights)
+    weights = {variable.shape.num_elements() for variable in guitar.decoder.trainable_variables}
+    state = litert_steps.initial_state(guitar, 4, 1)["processor_group"]["reverb"]
+    room = [int(np.prod(of.shape)) for of in (state["real"], state["imaginary"])]
+    halves = sizes[schema.TensorType.FLOAT16]
+    assert {size for size in halves if size >= 16384} == {size for size in [*weights, *room] if size >= 16384}
+    biases = {variable.shape[-1] for variable in guitar.decoder.trainable_variables}
+    assert {size for size in halves if size < 16384} <= biases
+    assert sum(halves) > 0.9 * (sum(weights) + sum(room))
     assert max(sizes[schema.TensorType.FLOAT32]) < 16384
+
+
+@pytest.mark.parametrize(
+    "n_samples, size",
+    [(768, 21239), (64, 3000), (96, 96), (96, 97), (7, 5), (1, 4), (1920, 2)],
+)
+def test_a_long_response_is_convolved_block_by_block(n_samples, size):
+    random = np.random.default_rng(0)
+    response, signal = random.normal(size=size), random.normal(size=[2, 5 * n_samples]).astype(np.float32)
+    convolution = PartitionedConvolution(response, n_samples)
+    real = imaginary = tf.zeros([2, *convolution.shape])
+    blocks = []
+    for block in np.split(signal, 5, axis=1):
+        sound, real, imaginary = convolution(tf.constant(block), real, imaginary)
+        blocks.append(sound)
+    expected = np.stack([np.convolve(each.astype(np.float64), response)[: signal.shape[1]] for each in signal])
+    np.testing.assert_allclose(np.concatenate(blocks, axis=1), expected, rtol=0.0, atol=1e-6 * np.abs(expected).max())
 
 
 def test_rows_are_read_as_those_of_the_saved_model(loud, of_four, tmp_path):

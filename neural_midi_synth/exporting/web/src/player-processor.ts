@@ -12,6 +12,7 @@ declare function registerProcessor(name: string, processor: unknown): void;
 const STEP_SECONDS = 0.008; // By so much blocks are made further ahead after one that came late.
 const MOST_SECONDS = 0.128;
 const PATIENCE_SECONDS = 8;
+const FIRST_PATIENCE_SECONDS = 2; // At the very beginning blocks come late most easily.
 
 interface Options {
   processorOptions: { ring: SharedArrayBuffer | null; lead: number; block: number };
@@ -23,11 +24,11 @@ class Player extends AudioWorkletProcessor {
   private readonly waiting: Float32Array[] = [];
   private nWaiting = 0;
   private offset = 0;
-  private lead: number; // Samples that blocks are made ahead.
+  private lead = 0; // Samples that blocks are made ahead.
   private readonly leastLead: number;
   private readonly step = Math.round(STEP_SECONDS * sampleRate);
   private calm = 0; // Samples since a block came late, or since it was tried with less of a lead.
-  private patience = PATIENCE_SECONDS * sampleRate; // So many have to be calm before less is tried.
+  private patience = FIRST_PATIENCE_SECONDS * sampleRate; // So many have to be calm before less is tried.
   private hasTriedLess = false;
   private readonly block: number;
   private asked = 0; // Samples, modulo 2³²; so are those that came.
@@ -40,8 +41,9 @@ class Player extends AudioWorkletProcessor {
     super();
     this.counts = ring && new Int32Array(ring, 0, RING_HEADER);
     this.ring = ring && new Float32Array(ring, RING_HEADER * 4, RING_SAMPLES);
-    this.lead = this.leastLead = Math.round(lead * sampleRate);
+    this.leastLead = Math.round(lead * sampleRate);
     this.block = block;
+    this.setLead(this.leastLead + this.step);
     this.port.onmessage = ({ data }) => {
       this.worker = data.worker as MessagePort;
       this.worker.onmessage = ({ data: block }) => {
@@ -68,7 +70,7 @@ class Player extends AudioWorkletProcessor {
       // A block came late: from now on they are made a little further ahead, until it has been calm for long.
       this.hasBegun = false;
       this.underruns++;
-      if (this.hasTriedLess) this.patience *= 2;
+      this.patience = Math.max(this.patience * (this.hasTriedLess ? 2 : 1), PATIENCE_SECONDS * sampleRate);
       this.hasTriedLess = false;
       this.setLead(Math.min(this.lead + this.step, MOST_SECONDS * sampleRate));
     }

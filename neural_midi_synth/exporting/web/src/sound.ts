@@ -119,7 +119,7 @@ export class Sound {
 
   private async connect(sampleRate: number): Promise<void> {
     if (typeof AudioContext === "undefined") throw new Told("it has no Web Audio");
-    const context = new AudioContext({ sampleRate, latencyHint: "interactive" });
+    const context = new AudioContext({ sampleRate, latencyHint: 0 });
     this.context = context;
     await context.audioWorklet.addModule(processorUrl);
     const ring = this.isShared ? new SharedArrayBuffer(RING_HEADER * 4 + RING_SAMPLES * 4) : null;

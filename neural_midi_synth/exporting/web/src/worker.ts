@@ -46,20 +46,10 @@ class Player {
     };
   }
 
-  /** Plays silence that nobody hears, until the audio thread is there. */
+  /** Plays silence that nobody hears, before anybody can play. */
   async warmUp(): Promise<void> {
-    this.isMaking = true;
-    try {
-      for (let i = 0; i < WARM_UP_BLOCKS && this.port === null && player === this; i++) {
-        await this.model.play(this.voices.rows(0));
-        await new Promise((resolve) => setTimeout(resolve, 0)); // Messages are read meanwhile.
-      }
-    } finally {
-      this.isMaking = false;
-    }
-    if (player !== this) return; // Another instrument has taken its place.
+    for (let i = 0; i < WARM_UP_BLOCKS; i++) await this.model.play(this.voices.rows(0));
     this.model.reset();
-    void this.make();
   }
 
   hear(channel: string, event: ChannelEvent, when: number): void {
@@ -234,9 +224,10 @@ async function load(instrument: Instrument, model: string, runtime: string): Pro
   player = null;
   loaded?.delete();
   loaded = next;
-  player = new Player(instrument, next);
+  const fresh = new Player(instrument, next);
+  await fresh.warmUp();
+  player = fresh;
   tell({ type: "loaded" });
-  await player.warmUp();
 }
 
 self.onmessage = async ({ data }: MessageEvent<ToWorker>) => {
