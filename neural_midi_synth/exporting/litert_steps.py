@@ -14,8 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from neural_midi_synth.exporting.litert_convolution import (
+    FourierTransform,
     PartitionedConvolution,
-    convolved,
+    complex_product,
     cut,
     exact_product,
     overlap_and_add,
@@ -56,8 +57,7 @@ def initial_state(instrument: Instrument, block_frames: int, voices: int) -> Sta
         if isinstance(processor, Reverb):
             shape = _convolution(processor, block_frames * instrument.hop).shape
             batch = state["processor_group"][processor.name]["ringing"].shape[0]
-            silence = tf.zeros([batch, *shape])
-            state["processor_group"][processor.name] = {"imaginary": silence, "real": silence}
+            state["processor_group"][processor.name] = {"latest": tf.zeros([batch, *shape])}
     return state
 
 
@@ -208,20 +208,33 @@ def _high_word(x: tf.Tensor) -> tf.Tensor:
 
 
 class _Filters(Filters):
-    """As `Filters`, in time instead of frequency, and with int32 for the indices of samples."""
+    """As `Filters`, by products of matrices."""
+
+    def __init__(self, bands: np.ndarray, hop: int) -> None:
+        self._hop, self._n_samples = hop, hop + bands.shape[-1] - 1
+        self._transform = FourierTransform.of_at_least(max(hop, -(-self._n_samples // 2)))
+        spectra = self._transform.of_responses(bands)
+        self._spectra = np.stack([spectra.real, spectra.imag], axis=1).reshape([len(bands), -1])
 
     def noise(self, hops: tf.Tensor) -> tf.Tensor:
-        return hops
+        """Spectra, `[voices, n, …]`: the real part, and then the imaginary part."""
+        voices, n_hops, hop = hops.shape
+        padded = tf.pad(tf.reshape(hops, [-1, hop]), [[0, 0], [0, self._transform.n_samples - hop]])
+        return tf.reshape(self._transform.forth(padded), [voices, n_hops, -1])
 
     def responses(self, magnitudes: tf.Tensor) -> tf.Tensor:
-        return exact_product(magnitudes, self.bands)
+        """Likewise."""
+        return exact_product(magnitudes, self._spectra)
 
     def filtered(self, noise: tf.Tensor, responses: tf.Tensor) -> tf.Tensor:
-        voices, n_hops, size = responses.shape
-        hops = tf.reshape(noise, [voices * n_hops, -1])
-        echoes = convolved(tf.reshape(responses, [voices * n_hops, size]), hops)
-        n_samples = hops.shape[1] + size - 1
-        return tf.reshape(cut(echoes, 0, n_samples), [voices, n_hops, n_samples])
+        voices, n_hops, _ = responses.shape
+        parts = [
+            tf.reshape(part, [-1, *self._transform.shape])
+            for each in (noise, responses)
+            for part in tf.split(each, 2, axis=2)
+        ]
+        signal = self._transform.back(*complex_product(*parts), 2 * self._transform.n_samples)
+        return tf.reshape(cut(signal, 0, self._n_samples), [voices, n_hops, self._n_samples])
 
     def overlap_and_add(self, signals: tf.Tensor, hop: int) -> tf.Tensor:
         size = signals.shape[-1]
@@ -238,8 +251,8 @@ def _reverb(processor: Reverb, controls: dict[str, tf.Tensor], state: State) -> 
     """As `Reverb.step`; its state are the spectra of the latest blocks instead of what rings of them."""
     audio = controls["audio"]
     convolution = _convolution(processor, audio.shape[1])
-    wet, real, imaginary = convolution(audio, state["real"], state["imaginary"])
-    return wet + (audio if processor._add_dry else 0.0), {"imaginary": imaginary, "real": real}
+    wet, latest = convolution(audio, state["latest"])
+    return wet + (audio if processor._add_dry else 0.0), {"latest": latest}
 
 
 def _convolution(processor: Reverb, n_samples: int) -> PartitionedConvolution:

@@ -237,8 +237,8 @@ def test_only_builtin_operators_and_half_weights():
         if tensor.type in sizes and tensor.buffer and model.buffers[tensor.buffer].data is not None:
             sizes[tensor.type].append(int(np.prod(tensor.shape)))
     weights = {variable.shape.num_elements() for variable in guitar.decoder.trainable_variables}
-    state = litert_steps.initial_state(guitar, 4, 1)["processor_group"]["reverb"]
-    room = [int(np.prod(of.shape)) for of in (state["real"], state["imaginary"])]
+    spectra = litert_steps.initial_state(guitar, 4, 1)["processor_group"]["reverb"]["latest"]
+    room = [spectra.shape.num_elements() // 2] * 2  # Real and imaginary parts.
     halves = sizes[schema.TensorType.FLOAT16]
     assert {size for size in halves if size >= 16384} == {size for size in [*weights, *room] if size >= 16384}
     biases = {variable.shape[-1] for variable in guitar.decoder.trainable_variables}
@@ -255,10 +255,9 @@ def test_a_long_response_is_convolved_block_by_block(n_samples, size):
     random = np.random.default_rng(0)
     response, signal = random.normal(size=size), random.normal(size=[2, 5 * n_samples]).astype(np.float32)
     convolution = PartitionedConvolution(response, n_samples)
-    real = imaginary = tf.zeros([2, *convolution.shape])
-    blocks = []
+    latest, blocks = tf.zeros([2, *convolution.shape]), []
     for block in np.split(signal, 5, axis=1):
-        sound, real, imaginary = convolution(tf.constant(block), real, imaginary)
+        sound, latest = convolution(tf.constant(block), latest)
         blocks.append(sound)
     expected = np.stack([np.convolve(each.astype(np.float64), response)[: signal.shape[1]] for each in signal])
     np.testing.assert_allclose(np.concatenate(blocks, axis=1), expected, rtol=0.0, atol=1e-6 * np.abs(expected).max())
