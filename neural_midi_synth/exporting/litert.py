@@ -143,7 +143,8 @@ def _check(instrument: Instrument, block_frames: int, voices: int) -> None:
 def _with_half_weights(model: bytes) -> bytes:
     """Stores the weights in half precision.
 
-    The converter would do that to each and every constant, 2π among them.
+    The converter would do that to each and every constant, 2π among them; the library ai-edge-quantizer chooses weights
+    by their size, but leaves biases as they are (see `_weights`).
     """
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(model))
     model.operatorCodes.append(_dequantize_code())
