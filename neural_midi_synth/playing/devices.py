@@ -28,6 +28,7 @@ _COMMON_RATES = (48000, 44100)
 _CALLBACKS_WATCHED = 8  # Before it plays: what the device asks for, and how late it plays that.
 _SILENCE_SECONDS = 2.0  # After so long without a callback a device is gone.
 _RETRY_SECONDS = 1.0
+_LOOK_SECONDS = 0.25  # A keyboard that went and is back under its name before one looks is taken for one that stayed.
 _CLOSE_SECONDS = 3.0
 _CLOCK_MEMORY = 5.0  # s
 _NO_KEYBOARDS = ("Midi Through", "nms_play", "RtMidi")
@@ -175,7 +176,7 @@ class Keyboards:
         self._receive, self._wanted, self._tell = receive, wanted, tell
         self._ports: dict[tuple[int, str], Any] = {}
         self._virtual: Any = None
-        self._tried = 0.0
+        self._looked = 0.0
         with silent_stderr():
             self._lookers = {api: each for api in _midi_systems(self._rtmidi) if (each := self._input(api)) is not None}
         self._look()
@@ -192,7 +193,7 @@ class Keyboards:
 
     def tend(self) -> list[str]:
         """Looks after the ports; to be called some times a second. Returns the names of those that have gone."""
-        if time.perf_counter() < self._tried + _RETRY_SECONDS:
+        if time.perf_counter() < self._looked + _LOOK_SECONDS:
             return []
         return self._look()
 
@@ -203,7 +204,7 @@ class Keyboards:
         self._ports, self._lookers, self._virtual = {}, {}, None
 
     def _look(self) -> list[str]:
-        self._tried = time.perf_counter()
+        self._looked = time.perf_counter()
         there = {(api, name): i for api, looker in self._lookers.items() for i, name in _keyboards(looker)}
         gone = [key for key in self._ports if key not in there]
         for key in gone:
