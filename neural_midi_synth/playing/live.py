@@ -2,8 +2,7 @@
 
 A thread of its own computes blocks, each shortly before the device needs it. An event is heard a constant time after
 it came, wherever in a block that falls: to the sample where the instrument begins notes so, else to within half a
-control frame. `Live` knows no devices: whoever has one hands
-over times and fetches samples.
+control frame. `Live` knows no devices: whoever has one hands over times and fetches samples.
 
 Example:
     ```python
