@@ -99,8 +99,8 @@ class PartitionedConvolution:
         self._transform = FourierTransform(n_samples)
         n_after = -len(response) % n_samples
         parts = np.pad(response.astype(np.float64), [n_samples, n_samples + n_after]).reshape([-1, n_samples])
-        self._parts = self._transform.of_responses(np.concatenate([parts[1:], parts[:-1]], axis=1))
-        self.shape = (2, *self._parts.shape)
+        self._partitions = self._transform.of_responses(np.concatenate([parts[1:], parts[:-1]], axis=1))
+        self.shape = (2, *self._partitions.shape)
 
     def __call__(self, block: tf.Tensor, latest: tf.Tensor) -> tf.Tensor:
         """Convolves a block.
@@ -113,8 +113,8 @@ class PartitionedConvolution:
             The convolution's next samples `[batch, n_samples]`, and the spectra with this block's.
         """
         newest = self._transform.forth(block)[:, :, tf.newaxis]
-        latest = tf.concat([newest, cut(latest, 0, len(self._parts) - 1, axis=2)], axis=2)
-        product = complex_product(*tf.unstack(latest, axis=1), *_parts_of(self._parts))
+        latest = tf.concat([newest, cut(latest, 0, len(self._partitions) - 1, axis=2)], axis=2)
+        product = complex_product(*tf.unstack(latest, axis=1), *_real_and_imaginary(self._partitions))
         sums = (tf.reduce_sum(each, axis=1) for each in product)
         return self._transform.back(*sums, self._transform.n_samples), latest
 
@@ -132,14 +132,14 @@ def _rows(n_samples: int) -> int:
     return min(divisors, key=lambda rows: rows + 2 * n_samples // rows)
 
 
-def _parts_of(constant: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _real_and_imaginary(constant: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Real and imaginary part, float32."""
     return constant.real.astype(np.float32), constant.imag.astype(np.float32)
 
 
 def _turned(real: tf.Tensor, imaginary: tf.Tensor, by: np.ndarray) -> tuple[tf.Tensor, tf.Tensor]:
     """Complex numbers times complex constants."""
-    return complex_product(real, imaginary, *_parts_of(by))
+    return complex_product(real, imaginary, *_real_and_imaginary(by))
 
 
 def _product(real: tf.Tensor, imaginary: tf.Tensor, matrix: np.ndarray) -> tuple[tf.Tensor, tf.Tensor]:

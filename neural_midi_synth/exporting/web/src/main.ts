@@ -318,7 +318,13 @@ async function choose(next: Instrument): Promise<void> {
   styles.show(next, MODULATION);
   tellKeys();
   tellFacts();
-  await sound.load(next);
+  const choice = element<HTMLSelectElement>("instruments");
+  choice.disabled = true; // Another one, chosen meanwhile, would take away what is being loaded.
+  try {
+    await sound.load(next);
+  } finally {
+    choice.disabled = false;
+  }
   styles.send();
   if (parts.length) setPiece();
   else await openExample();
