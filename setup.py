@@ -59,7 +59,8 @@ setup(
     # The command tfds imports both before it reads its arguments. Its builders, which nms_train runs, need neither.
     extras_require={
         "corpus": ["apache-beam>=2.77", "psutil>=5.9"],
-        "live": ["python-rtmidi>=1.5", "rich>=13", "sounddevice>=0.5"],  # sounddevice needs PortAudio on Linux.
+        # sounddevice needs PortAudio on Linux.
+        "live": ["ai-edge-litert>=2.1", "platformdirs>=4", "python-rtmidi>=1.5", "rich>=13", "sounddevice>=0.5"],
         # ViSQOL, for nms_evaluate --perceived: one of its parts is compiled when it is installed.
         "perceived": ["visqol-python>=3.8"],
         "tfds_cli": ["apache-beam>=2.77", "mlcroissant>=1.1"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import os
 import pathlib
@@ -100,13 +101,15 @@ def main() -> None:
     """Plays as the flags say."""
     environment.import_tensorflow_quietly()
 
-    from neural_midi_synth.instrument.loading import load
+    from neural_midi_synth.exporting.kept_models import KeptModels
+    from neural_midi_synth.instrument.loading import PRETRAINED, load
     from neural_midi_synth.instrument.rendering import as_piece
     from neural_midi_synth.playing import devices
     from neural_midi_synth.playing.keyboard import Keyboard
     from neural_midi_synth.playing.live import Live, go_first
     from neural_midi_synth.playing.recording import recording
     from neural_midi_synth.playing.session import Session
+    from neural_midi_synth.playing.stream import Stream
 
     if _LIST.value:
         _show(*devices.listed())
@@ -122,8 +125,11 @@ def main() -> None:
     devices.output_device(sounddevice, _DEVICE.value)
     piece = as_piece(_MIDI.value, instrument) if _MIDI.value is not None else None
     go_first()
-    print(f"{_INSTRUMENT.value or 'The guitar of the package'}: trying how fast this machine is.", file=sys.stderr)
-    live = Live(instrument, _block_frames(instrument), _VOICES.value)
+    name = _INSTRUMENT.value or "The guitar of the package"
+    _tell(name, "trying how fast this machine is.")
+    # Models are found by the package's code, of which modules of one's own are no part.
+    kept = KeptModels(_INSTRUMENT.value or PRETRAINED, functools.partial(_tell, name)) if not _MODULE.value else None
+    live = Live(instrument, _block_frames(instrument), _VOICES.value, stream=kept.stream if kept else Stream)
     stream = live.stream
     keyboard = Keyboard("keyboard", instrument.styles, knobs, _MPE.value)
     with contextlib.ExitStack() as stack:
@@ -146,6 +152,10 @@ def main() -> None:
             _tend(session, speakers, keyboards, screen)
     if take is not None:
         print(f"{take.path}\n{take.midi_path}")
+
+
+def _tell(name: str, sentence: str) -> None:
+    print(f"{name}: {sentence}", file=sys.stderr)
 
 
 def _tend(session: Session, speakers: Speakers, keyboards: Keyboards, screen: Screen) -> None:

@@ -11,9 +11,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from neural_midi_synth.errors import DataError
-from neural_midi_synth.files.inputs import read_bytes
 from neural_midi_synth.files.outputs import write_aside
-from neural_midi_synth.instrument.portable import CONFIG_NAME, as_folder, name_of
+from neural_midi_synth.instrument.portable import fingerprint, name_of
 from neural_midi_synth.midi.standard_midi_file import MIDI_SUFFIXES
 
 SOUNDS = ("flac", "wav", "tfds")
@@ -131,17 +130,6 @@ def instruments_by_name(paths: list[str]) -> dict[str, str]:
             raise DataError(f"{path}: {named[name]} is called {name}, too. Rename one of the two.")
         named[name] = os.fspath(pathlib.Path(path).resolve())
     return named
-
-
-def fingerprint(path: str | os.PathLike) -> str:
-    """Returns a hash of an instrument's config and weights."""
-    digest = hashlib.sha256()
-    with as_folder(path) as opened:
-        folder = opened / ("best" if (opened / "best").is_dir() else "last")
-        # The state of a checkpoint has the time in it.
-        for file in [opened / CONFIG_NAME, *sorted(folder.glob("ckpt-*"))]:
-            digest.update(file.name.encode() + b"\n" + read_bytes(file))
-    return digest.hexdigest()
 
 
 def find_files(settings: Settings) -> list[str]:

@@ -12,11 +12,10 @@ from tensorflow.lite.tools import flatbuffer_utils
 from neural_midi_synth.errors import DataError
 from neural_midi_synth.exporting import litert_steps
 from neural_midi_synth.exporting.litert_convolution import HALF_FROM
-from neural_midi_synth.exporting.saved_model import flat_state, nested_state
 from neural_midi_synth.instrument.controls import COLUMNS, has_length
 from neural_midi_synth.instrument.instrument import Instrument
 from neural_midi_synth.instrument.oscillators import polynomial_sines
-from neural_midi_synth.instrument.recurrent import UNROLLED
+from neural_midi_synth.instrument.recurrent import UNROLLED, flat_state, nested_state
 
 SIGNATURE = "stream"
 _BLOCK_SECONDS = 0.016

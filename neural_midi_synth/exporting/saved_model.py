@@ -16,8 +16,7 @@ error of one sentence (`InvalidArgumentError`):
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
 
@@ -26,7 +25,7 @@ from neural_midi_synth.exporting.channels import channel_facts
 from neural_midi_synth.instrument.controls import COLUMNS, has_length
 from neural_midi_synth.instrument.instrument import Instrument
 from neural_midi_synth.instrument.processors import VOICE_OFFSET
-from neural_midi_synth.instrument.recurrent import State
+from neural_midi_synth.instrument.recurrent import State, flat_state, nested_state
 
 Signature = Callable[..., dict[str, tf.Tensor]]
 
@@ -40,7 +39,6 @@ MAX_VOICES = 32
 """The most notes of `serving_default` that last at once; where there are more, the one that began earliest ends."""
 
 _BLOCK_SECONDS = 4  # Of all rows together: memory does not grow with the length.
-_STATE_PREFIX = "state_"
 _HIGHEST = 1.0e6  # Greater values are refused in a state: none comes near, and sums of them stay in float32's range.
 
 
@@ -312,20 +310,3 @@ def _same(shapes: Sequence[tf.Tensor], what: str) -> list[tf.Operation]:
     """Checks that shapes are one."""
     shapes = tf.stack(shapes)
     return [_demand(tf.reduce_all(shapes == shapes[0]), f"{what} their shapes.")]
-
-
-def flat_state(state: State, prefix: str = _STATE_PREFIX) -> Iterator[tuple[str, Any]]:
-    """The tensors of a state with their names: the paths to them, joined by underscores."""
-    for name, value in state.items():
-        if isinstance(value, dict):
-            yield from flat_state(value, f"{prefix}{name}_")
-        else:
-            yield prefix + name, value
-
-
-def nested_state(like: State, values: Mapping[str, Any], prefix: str = _STATE_PREFIX) -> State:
-    """The inverse of `flat_state`; `like` is any state."""
-    return {
-        name: nested_state(value, values, f"{prefix}{name}_") if isinstance(value, dict) else values[prefix + name]
-        for name, value in like.items()
-    }

@@ -16,6 +16,7 @@ It is a zip file of these members and no others:
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import pathlib
@@ -26,6 +27,7 @@ from typing import Any
 
 from neural_midi_synth.errors import DataError
 from neural_midi_synth.files.archives import Archive
+from neural_midi_synth.files.inputs import read_bytes
 
 SUFFIX = ".nms"
 LAYOUT = 1
@@ -145,6 +147,17 @@ def name_of(source: str | os.PathLike) -> str:
     """Returns what an instrument is called: the name of its folder, or of its file without the suffix."""
     path = pathlib.Path(source).resolve()
     return path.stem if path.is_file() else path.name
+
+
+def fingerprint(path: str | os.PathLike) -> str:
+    """Returns a hash of an instrument's config and weights."""
+    digest = hashlib.sha256()
+    with as_folder(path) as opened:
+        folder = opened / ("best" if (opened / "best").is_dir() else "last")
+        # The state of a checkpoint has the time in it.
+        for file in [opened / CONFIG_NAME, *sorted(folder.glob("ckpt-*"))]:
+            digest.update(file.name.encode() + b"\n" + read_bytes(file))
+    return digest.hexdigest()
 
 
 def _most_bytes(name: str) -> int:

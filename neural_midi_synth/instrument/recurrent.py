@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -13,6 +13,25 @@ State = dict[str, Any]
 UNROLLED = 10
 """Frames computed in one turn of the recurrent loop. A turn has a cost of its own, as much as some frames; sequences of
 so few frames are computed without a loop."""
+
+_STATE_PREFIX = "state_"
+
+
+def flat_state(state: State, prefix: str = _STATE_PREFIX) -> Iterator[tuple[str, Any]]:
+    """The tensors of a state with their names: the paths to them, joined by underscores."""
+    for name, value in state.items():
+        if isinstance(value, dict):
+            yield from flat_state(value, f"{prefix}{name}_")
+        else:
+            yield prefix + name, value
+
+
+def nested_state(like: State, values: Mapping[str, Any], prefix: str = _STATE_PREFIX) -> State:
+    """The inverse of `flat_state`; `like` is any state."""
+    return {
+        name: nested_state(value, values, f"{prefix}{name}_") if isinstance(value, dict) else values[prefix + name]
+        for name, value in like.items()
+    }
 
 
 class Recurrent(tf.keras.layers.GRU):

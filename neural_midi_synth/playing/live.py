@@ -37,10 +37,11 @@ BLOCK_SECONDS = (0.004, 0.008, 0.016, 0.032)
 PLACES = 8
 """In a control frame: where in it an event can happen, if the instrument's notes begin to the sample."""
 
-_MOST_LOAD = 0.6  # Of the time of a block that its computing may take, with nothing else going on.
+_MOST_LOAD = 0.4  # Of the time of a block that its computing may take, with nothing else going on.
 _BLOCKS_TRIED = 40
+_RESERVE = 1.25  # Of the time that a block takes, since it takes longer while other things go on.
 _PRIORITY = 10  # From 1 to 99; JACK's own threads have more.
-_SPARE_SECONDS = 0.001  # What threads need to wake.
+_SPARE_SECONDS = 0.0005  # What threads need to wake.
 _CLOCK_MEMORY = 0.25  # s: devices that stumble count on from there.
 _STANDSTILL_SECONDS = 0.3  # Without a callback for so long, a device has stopped.
 _WAIT_SECONDS = 0.02  # The longest that the thread sleeps.
@@ -94,6 +95,7 @@ class Live:
         block_frames: int | None = None,
         voices: int = 6,
         computing: float | None = None,
+        stream: Callable[[Instrument, int, int], Stream] = Stream,
     ) -> None:
         """Readies an instrument.
 
@@ -103,6 +105,7 @@ class Live:
                 good time.
             voices: How many notes can last at once.
             computing: Time to keep free for a block to be computed in, s; unless given, that is tried.
+            stream: Makes a stream of the instrument, of so many frames and voices.
 
         Raises:
             DataError: The instrument cannot be played live.
@@ -110,9 +113,9 @@ class Live:
         """
         self._places = PLACES if ONSET in instrument.controls.channels else 1
         if computing is not None and block_frames is not None:
-            self.stream, self._computing = Stream(instrument, block_frames, voices), computing
+            self.stream, self._computing = stream(instrument, block_frames, voices), computing
         else:
-            self.stream, tried = _held_by_machine(instrument, block_frames, voices)
+            self.stream, tried = _held_by_machine(instrument, block_frames, voices, stream)
             self._computing = tried if computing is None else computing
         self._least_computing = self._computing
         self._calm_since = self._last_event = -math.inf
@@ -155,7 +158,7 @@ class Live:
         stream = self.stream
         return Latency(
             block=stream.block_samples / stream.sample_rate - self.tolerance,
-            computing=self._computing,
+            computing=self._kept_free,
             network=(stream.latency + self._resampler.delay) / stream.sample_rate,
             device=self._device_latency + self._misfit / self.sample_rate,
         )
@@ -173,6 +176,11 @@ class Live:
     @property
     def _ratio(self) -> float:
         return self.sample_rate / self.stream.sample_rate
+
+    @property
+    def _kept_free(self) -> float:
+        """Time for all blocks that a device may ask for at once, s."""
+        return self._computing * math.ceil(self._buffer / (self.stream.block_samples * self._ratio))
 
     @property
     def _misfit(self) -> float:
@@ -219,7 +227,7 @@ class Live:
         with self._lock:
             hop = self.stream.hop * self._ratio
             block = self.stream.block_frames * hop
-            delay = block + (self._computing - self.tolerance) * self.sample_rate + self._misfit
+            delay = block + (self._kept_free - self.tolerance) * self.sample_rate + self._misfit
             frames = (self._position_at(when) + delay - self._position) / hop
             return self._frame + max(self.nearest(frames / self.stream.instrument.frame_rate), 0)
 
@@ -241,7 +249,7 @@ class Live:
             if now > self._seen + _STANDSTILL_SECONDS:
                 return math.inf
             needed = self._position // self._buffer * self._buffer
-            return now + (needed - self._position_at(now)) / self.sample_rate - self._computing
+            return now + (needed - self._position_at(now)) / self.sample_rate - self._kept_free
 
     def compute(self, now: float) -> None:
         """Computes the next block, whether it is due or not; `running` does it in time.
@@ -323,7 +331,7 @@ class Live:
         So it does before the first block, for which nobody could have had time.
         """
         block = self.stream.block_samples * self._ratio
-        soonest = self._position_at(now) + self._computing * self.sample_rate
+        soonest = self._position_at(now) + self._kept_free * self.sample_rate
         if self._is_first or soonest > self._position + block:
             self._is_first = False
             self._position = (math.floor(soonest / self._buffer) + 2) * self._buffer
@@ -345,7 +353,12 @@ def go_first() -> bool:
     return True
 
 
-def _held_by_machine(instrument: Instrument, block_frames: int | None, voices: int) -> tuple[Stream, float]:
+def _held_by_machine(
+    instrument: Instrument,
+    block_frames: int | None,
+    voices: int,
+    stream_of: Callable[[Instrument, int, int], Stream],
+) -> tuple[Stream, float]:
     """The stream with the shortest blocks that this machine computes in good time, and how long that takes, s."""
     if block_frames is not None:
         sizes = [block_frames]
@@ -353,17 +366,17 @@ def _held_by_machine(instrument: Instrument, block_frames: int | None, voices: i
         stride = instrument.decoder.stride
         sizes = sorted({max(round(s * instrument.frame_rate / stride), 1) * stride for s in BLOCK_SECONDS})
     for size in sizes:
-        stream = Stream(instrument, size, voices)
+        stream = stream_of(instrument, size, voices)
         seconds = stream.block_samples / stream.sample_rate
         times = _tried(stream)
         usual, worst = np.median(times), np.percentile(times, 95)
         if worst < _MOST_LOAD * seconds or size == sizes[-1]:
             break
-    return stream, float(np.clip(1.5 * usual, worst, seconds)) + _SPARE_SECONDS
+    return stream, float(np.clip(_RESERVE * usual, worst, seconds)) + _SPARE_SECONDS
 
 
 def _tried(stream: Stream) -> list[float]:
-    """How long blocks take when all voices sound, s."""
+    """How long blocks take when all voices sound, s; at the pace of playing, since the processor rests in between."""
     low, high = stream.instrument.pitch_range
     for pitch in np.linspace(low, high, stream.voices).round():
         stream.note_on(float(pitch), 100)
@@ -372,5 +385,6 @@ def _tried(stream: Stream) -> list[float]:
         began = time.perf_counter()
         stream.block()
         times.append(time.perf_counter() - began)
+        time.sleep(max(stream.block_samples / stream.sample_rate - times[-1], 0.0))
     stream.reset()
     return times

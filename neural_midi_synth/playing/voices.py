@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import bisect
+import operator
 from collections.abc import Hashable, Mapping, Sequence
 
 from neural_midi_synth.midi.events import SUSTAIN_PEDAL, Bent, ControlChanged, MidiChannel, Note, NoteBegan
-from neural_midi_synth.midi.pieces import in_force
 from neural_midi_synth.playing.allocation import VoiceAllocator
 
 NOT_YET = 1.0e9
@@ -76,10 +77,10 @@ class Voices:
         """Forgets what cannot matter from a frame on."""
         for notes in self.notes:
             # One that begins to the sample takes effect within a frame.
-            del notes[: max(in_force([note.start for note in notes], frame - 1), 0)]
+            del notes[: max(bisect.bisect_right(notes, frame - 1, key=operator.attrgetter("start")) - 1, 0)]
         for held in self._held:
             for events in held.values():
-                del events[: max(in_force([frame for frame, _ in events], frame), 0)]
+                del events[: max(bisect.bisect_right(events, frame, key=operator.itemgetter(0)) - 1, 0)]
 
     @property
     def pitches(self) -> list[float | None]:

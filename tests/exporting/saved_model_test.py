@@ -15,6 +15,7 @@ from neural_midi_synth.exporting.channels import channel_facts
 from neural_midi_synth.exporting.facts import describe
 from neural_midi_synth.instrument.controls import COLUMNS, PADDING
 from neural_midi_synth.instrument.loading import build, configure
+from neural_midi_synth.instrument.recurrent import flat_state
 from neural_midi_synth.instrument.rendering import score_of
 from neural_midi_synth.midi.allocation import divide
 from neural_midi_synth.midi.pieces import Piece, Voice
@@ -320,7 +321,7 @@ def test_the_sum_of_the_streams_of_one_number_is_a_chord(instrument, signatures)
     expected = instrument.render(piece, n_samples=200 * HOP)
     np.testing.assert_allclose(audio.sum(axis=0)[HOP:], expected[: 199 * HOP], rtol=0, atol=1e-4)
     # On its sample's index the noise depends, and on the frame's how harmonics move.
-    of_voices = dict(saved_model.flat_state(instrument.initial_state(1, len(piece.voices))))
+    of_voices = dict(flat_state(instrument.initial_state(1, len(piece.voices))))
     indices = [name for name in state if name.endswith(("_sample", "_frame"))]
     assert len(indices) == 3
     for index in indices:

@@ -1,0 +1,104 @@
+"""Streams by LiteRT for live play. Making a model takes seconds, so models are kept in the user's cache folder.
+
+A model is found by what it was made of: the weights and the config of the instrument, the block, the voices, this
+package's code and TensorFlow's version. The oldest go where there are too many.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import pathlib
+from collections.abc import Callable
+
+import platformdirs
+import tensorflow as tf
+
+from neural_midi_synth.environment import silent_stderr
+from neural_midi_synth.errors import DataError
+from neural_midi_synth.exporting import litert
+from neural_midi_synth.files.outputs import write_aside
+from neural_midi_synth.instrument.instrument import Instrument
+from neural_midi_synth.instrument.portable import fingerprint
+from neural_midi_synth.playing.stream import Stream
+
+MOST_KEPT = 32
+"""Models, some 2 MB each."""
+
+_PACKAGE = pathlib.Path(__file__).resolve().parents[1]
+_DIGEST = hashlib.sha256
+
+
+class KeptModels:
+    """Makes streams of an instrument, by LiteRT where that can play it."""
+
+    def __init__(self, source: str | os.PathLike, tell: Callable[[str], None]) -> None:
+        """Reads what models are found by.
+
+        Args:
+            source: Folder or file that the instrument was loaded from.
+            tell: Is given a sentence before seconds pass, and where a model cannot be kept.
+
+        Raises:
+            DataError: There is no instrument in the folder or file.
+        """
+        self._tell = tell
+        self._folder = pathlib.Path(platformdirs.user_cache_dir("neural_midi_synth", appauthor=False)) / "live"
+        digest = _DIGEST(f"{fingerprint(source)} {tf.__version__}".encode())
+        for path in sorted(_PACKAGE.rglob("*.py")):
+            digest.update(path.read_bytes())
+        self._made_of = digest.hexdigest()
+
+    def stream(self, instrument: Instrument, block_frames: int, voices: int) -> Stream:
+        """Makes a stream: by LiteRT, or by TensorFlow where the instrument or the block is nothing for LiteRT.
+
+        Args:
+            instrument: The one of `source`.
+            block_frames: As for `Stream`.
+            voices: As for `Stream`.
+
+        Returns:
+            The stream.
+
+        Raises:
+            ValueError: As `Stream`.
+        """
+        if instrument.controls.needs_future:
+            return Stream(instrument, block_frames, voices)  # It will not play, and say why.
+        path = self._folder / f"{_DIGEST(f'{self._made_of} {block_frames} {voices}'.encode()).hexdigest()[:32]}.tflite"
+        model = _read(path)
+        if model is None:
+            milliseconds = 1000.0 * block_frames / instrument.frame_rate
+            self._tell(f"making it ready for blocks of {milliseconds:g} ms, which takes some seconds the first time.")
+            try:
+                with silent_stderr():
+                    model = litert.convert(instrument, block_frames, voices)
+            except DataError:
+                return Stream(instrument, block_frames, voices)
+            self._keep(path, model)
+        return Stream(instrument, block_frames, voices, model)
+
+    def _keep(self, path: pathlib.Path, model: bytes) -> None:
+        """Writes a model with its hash before it, and makes room for it."""
+        try:
+            with write_aside(path) as aside:
+                aside.write_bytes(_DIGEST(model).digest() + model)
+            kept = sorted(path.parent.glob("*.tflite"), key=lambda each: each.stat().st_mtime)
+            for old in kept[:-MOST_KEPT]:
+                old.unlink()
+        except (DataError, OSError) as error:
+            self._tell(f"it is not kept for the next time ({error}).")
+
+
+def _read(path: pathlib.Path) -> bytes | None:
+    """A model that was kept; None where there is none, or it is damaged."""
+    try:
+        digest, model = (content := path.read_bytes())[: _DIGEST().digest_size], content[_DIGEST().digest_size :]
+        if digest != _DIGEST(model).digest():
+            return None
+        with contextlib.suppress(OSError):  # A cache that is read only.
+            path.touch()  # It is in use.
+    except OSError:
+        return None
+    return model

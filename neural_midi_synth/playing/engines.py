@@ -1,0 +1,256 @@
+"""What computes the blocks of a stream: TensorFlow's graph of an instrument, or its LiteRT model.
+
+A graph plays any instrument, events or control frames. A model must be made first, which takes seconds, and plays
+events, of instruments whose processors LiteRT knows. It takes half the time then, and hardly ever much more than that,
+since nothing is handed from thread to thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from neural_midi_synth.environment import silent_stderr
+from neural_midi_synth.errors import DataError
+from neural_midi_synth.instrument.controls import COLUMNS, PADDING, frame_of, padded
+from neural_midi_synth.instrument.instrument import Instrument
+from neural_midi_synth.instrument.recurrent import State, flat_state
+
+Rows = Mapping[str, Sequence[Sequence[float]]]
+"""What matters to a block of a voice's events: rows by name, of as many columns as `COLUMNS` says, by time."""
+
+_MOST_COLUMNS = max(COLUMNS.values())
+
+
+class Engine(Protocol):
+    """Plays block after block and keeps the state between them."""
+
+    def begin(self, first_sample: int) -> None:
+        """Silence, and nothing played before.
+
+        Args:
+            first_sample: Index of the next sample, on which the noise depends.
+        """
+
+    def play(self, voices: Sequence[Rows], first_frame: int) -> np.ndarray:
+        """Plays events.
+
+        Args:
+            voices: Rows of each voice. One that has no note is left out of the sound, but for the first: a voice that
+                has had none yet would add the noise that a network makes of silence.
+            first_frame: Of the block; frames count from where times do.
+
+        Returns:
+            Audio float32 `[block_samples]`.
+        """
+
+    def play_frames(self, control_frames: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Plays control frames.
+
+        Args:
+            control_frames: As for `Stream.block`.
+
+        Returns:
+            Audio float32 `[block_samples]`.
+
+        Raises:
+            DataError: A channel is missing, or has not as many frames; or the engine takes none.
+        """
+
+
+class GraphEngine:
+    """Plays by TensorFlow."""
+
+    def __init__(self, instrument: Instrument, block_frames: int, voices: int) -> None:
+        """Traces the graphs, unless the instrument has them from an engine like this one.
+
+        Args:
+            instrument: What plays.
+            block_frames: Control frames of a block.
+            voices: How many there are.
+        """
+        self._instrument, self._block_frames, self._voices = instrument, block_frames, voices
+        self._packing = _Packing(instrument.initial_state(1, voices))
+        self._play_events, self._step = instrument.traced(("stream", block_frames, voices), self._trace)
+        self.begin(first_sample=0)
+
+    def begin(self, first_sample: int) -> None:
+        """As `Engine.begin`."""
+        self._state = self._packing.pack(self._instrument.initial_state(1, self._voices, first_sample))
+
+    def play(self, voices: Sequence[Rows], first_frame: int) -> np.ndarray:
+        """As `Engine.play`."""
+        events = _packed_events(voices, first_frame)
+        return self._heard(self._play_events(tf.constant(events), self._state))
+
+    def play_frames(self, control_frames: Mapping[str, np.ndarray]) -> np.ndarray:
+        """As `Engine.play_frames`."""
+        frames, audible = self._checked(control_frames)
+        return self._heard(self._step(frames, self._state, tf.constant(audible, tf.float32)))
+
+    def _heard(self, played: list[tf.Tensor]) -> np.ndarray:
+        """Keeps the state; returns the sound."""
+        signal, *self._state = played
+        return signal.numpy()
+
+    def _checked(self, control_frames: Mapping[str, np.ndarray]) -> tuple[dict[str, tf.Tensor], list[bool]]:
+        """Control frames for every voice, and which voices they are for."""
+        frames, one, all_voices = {}, self._block_frames, self._voices * self._block_frames
+        is_for_all = False
+        for channel in self._instrument.controls.channels:
+            if channel not in control_frames:
+                raise DataError(f"Control frames: channel '{channel}' is missing.")
+            values = np.asarray(control_frames[channel], np.float32)
+            if values.size not in (one, all_voices):
+                raise DataError(f"Control frames: '{channel}' has {values.size} values, not {one}.")
+            is_for_all |= values.size != one
+            frames[channel] = tf.constant(np.broadcast_to(values.reshape([-1, one, 1]), [self._voices, one, 1]))
+        return frames, [voice == 0 or is_for_all for voice in range(self._voices)]
+
+    def _trace(self) -> Sequence[tf.types.experimental.ConcreteFunction]:
+        """The graphs from rows to sound, in one go, since each call costs time, and from control frames to sound."""
+        instrument, block_frames, voices, packing = self._instrument, self._block_frames, self._voices, self._packing
+
+        def step(frames: dict[str, tf.Tensor], packed: list[tf.Tensor], audible: tf.Tensor) -> list[tf.Tensor]:
+            outputs, state = instrument.step(frames, packing.unpack(packed), voices, audible)
+            return [instrument.level * outputs["out"]["signal"][0], *packing.pack(state)]
+
+        def play_events(events: tf.Tensor, packed: list[tf.Tensor]) -> list[tf.Tensor]:
+            rows, first_frame, audible = _unpacked_events(events)
+            return step(instrument.controls(**rows, n_frames=block_frames, first_frame=first_frame), packed, audible)
+
+        events = tf.TensorSpec([voices, None, _MOST_COLUMNS], tf.float64)
+        channels = instrument.controls.channels
+        frames = {channel: tf.TensorSpec([voices, block_frames, 1], tf.float32) for channel in channels}
+        return (
+            tf.function(play_events, autograph=False).get_concrete_function(events, packing.specs),
+            tf.function(step, autograph=False).get_concrete_function(
+                frames, packing.specs, tf.TensorSpec([voices], tf.float32)
+            ),
+        )
+
+
+class LiteRTEngine:
+    """Plays by LiteRT, in the thread that asks and in no other."""
+
+    def __init__(self, instrument: Instrument, block_frames: int, voices: int, model: bytes) -> None:
+        """Readies a model.
+
+        Args:
+            instrument: Of which it was made.
+            block_frames: Control frames of a block.
+            voices: How many there are.
+            model: What `exporting.litert.convert` made.
+
+        Raises:
+            ValueError: The model is for other blocks or voices.
+        """
+        from ai_edge_litert.interpreter import Interpreter
+
+        self._instrument, self._voices = instrument, voices
+        with silent_stderr():
+            self._runner = Interpreter(model_content=model, num_threads=1).get_signature_runner()
+        inputs = {name: (of["shape"], of["dtype"]) for name, of in self._runner.get_input_details().items()}
+        self._room = {name: [int(size) for size in inputs.pop(name)[0]] for name in COLUMNS}
+        self._silence = {name: np.zeros(shape, dtype) for name, (shape, dtype) in inputs.items()}
+        if self._room["notes"][:2] != [voices, block_frames + 2]:
+            made_for, n_rows, _ = self._room["notes"]
+            raise ValueError(
+                f"Stream: the model is for {made_for} voices and blocks of {n_rows - 2} frames, not for {voices} and "
+                f"{block_frames}."
+            )
+        self.begin(first_sample=0)
+
+    def begin(self, first_sample: int) -> None:
+        """As `Engine.begin`."""
+        # The model counts from what it begins with, which is zeros.
+        now, at_first = (
+            dict(flat_state(self._instrument.initial_state(1, self._voices, sample))) for sample in (first_sample, 0)
+        )
+        self._state = {
+            name: (now[name] - at_first[name]).numpy().astype(zeros.dtype) if name in now else zeros
+            for name, zeros in self._silence.items()
+        }
+
+    def play(self, voices: Sequence[Rows], first_frame: int) -> np.ndarray:
+        """As `Engine.play`."""
+        filled = {name: self._filled(name, voices, first_frame) for name in COLUMNS}
+        self._state = self._runner(**filled, **self._state)
+        return self._state.pop("audio")[0]
+
+    def play_frames(self, control_frames: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Raises DataError: a model makes the control frames itself."""
+        raise DataError("Control frames are not for streams with a LiteRT model. Make a Stream without one.")
+
+    def _filled(self, name: str, voices: Sequence[Rows], first_frame: int) -> np.ndarray:
+        """Rows of one kind as the model takes them: times from the block's begin, and as many as it has room for."""
+        filled = np.full(self._room[name], PADDING, np.float32)
+        frame_rate = self._instrument.frame_rate
+        n_times = 2 if name == "notes" else 1
+        for rows, room in zip((voice[name] for voice in voices), filled):
+            if len(rows) > len(room):
+                # In a frame the last of its kind counts.
+                kinds = [row[1] if name == "control_changes" else 0 for row in rows]
+                last = {(kind, frame_of(row[0], frame_rate)): row for kind, row in zip(kinds, rows)}
+                rows = list(last.values())[-len(room) :]
+            if rows:
+                values = np.array(rows)
+                values[:, :n_times] -= first_frame / frame_rate
+                room[: len(values)] = values
+        return filled
+
+
+def _packed_events(voices: Sequence[Rows], first_frame: int) -> np.ndarray:
+    """All that a graph has to know of a block's events as one array, since to hand over each takes time.
+
+    Args:
+        voices: Rows of each voice.
+        first_frame: Of the block.
+
+    Returns:
+        Float64 `[voices, 1 + n, 4]`: what `_unpacked_events` takes apart again.
+    """
+    of_kinds = list(padded(voices).values())
+    n_notes, n_changes, _ = (rows.shape[1] for rows in of_kinds)
+    audible = [i == 0 or len(voice["notes"]) > 0 for i, voice in enumerate(voices)]
+    head = np.array([(n_notes, n_changes, first_frame, heard) for heard in audible], np.float64)[:, np.newaxis]
+    wide = [np.zeros([*rows.shape[:2], _MOST_COLUMNS]) for rows in of_kinds]
+    for rows, room in zip(of_kinds, wide):
+        room[..., : rows.shape[2]] = rows
+    return np.concatenate([head, *wide], axis=1)
+
+
+def _unpacked_events(packed: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
+    """Rows by name as `Controls` takes them, the first frame, int64, and which voices are heard, float32 `[voices]`."""
+    head, events = packed[:, 0], packed[:, 1:]
+    parts = tf.split(events, tf.concat([tf.cast(head[0, :2], tf.int32), [-1]], axis=0), axis=1, num=len(COLUMNS))
+    rows = {name: part[..., :columns] for (name, columns), part in zip(COLUMNS.items(), parts)}
+    return rows, tf.cast(head[0, 2], tf.int64), tf.cast(head[:, 3], tf.float32)
+
+
+class _Packing:
+    """A state as one tensor for each type of number: to hand a graph two tensors takes less time than twenty."""
+
+    def __init__(self, state: State) -> None:
+        self._like = state
+        self._leaves = tf.nest.flatten(state)
+        self._types = sorted({leaf.dtype for leaf in self._leaves}, key=str)
+        self.specs = [tf.TensorSpec(packed.shape, packed.dtype) for packed in self.pack(state)]
+
+    def pack(self, state: State) -> list[tf.Tensor]:
+        leaves = tf.nest.flatten(state)
+        return [
+            tf.concat([tf.reshape(leaf, [-1]) for leaf in leaves if leaf.dtype == dtype], axis=0)
+            for dtype in self._types
+        ]
+
+    def unpack(self, packed: Sequence[tf.Tensor]) -> State:
+        parts = {}
+        for dtype, values in zip(self._types, packed):
+            sizes = [leaf.shape.num_elements() for leaf in self._leaves if leaf.dtype == dtype]
+            parts[dtype] = iter(tf.split(values, sizes))
+        leaves = [tf.reshape(next(parts[leaf.dtype]), leaf.shape) for leaf in self._leaves]
+        return tf.nest.pack_sequence_as(self._like, leaves)
