@@ -39,7 +39,7 @@ PLACES = 8
 
 _MOST_LOAD = 0.4  # Of the time of a block that its computing may take, with nothing else going on.
 _BLOCKS_TRIED = 40
-_RESERVE = 1.25  # Of the time that a block takes, since it takes longer while other things go on.
+_RESERVE = 1.6  # Of the time that a block takes, since it takes longer while other things go on.
 _PRIORITY = 10  # From 1 to 99; JACK's own threads have more.
 _SPARE_SECONDS = 0.0005  # What threads need to wake.
 _CLOCK_MEMORY = 0.25  # s: devices that stumble count on from there.
@@ -47,6 +47,7 @@ _STANDSTILL_SECONDS = 0.3  # Without a callback for so long, a device has stoppe
 _WAIT_SECONDS = 0.02  # The longest that the thread sleeps.
 _GROWTH = 1.1  # Of what is kept free for computing, where it was too little.
 _MOST_COMPUTING = 0.04  # s
+_CHANCE_SECONDS = 10.0  # A block that is late, and no other within so long, is no reason to make all later.
 _PATIENCE_SECONDS = 8.0  # Without a late block for so long, less is kept free again; twice as long after each failure.
 _REST_SECONDS = 0.1  # Without an event, since those before and after it are not equally late.
 _AVERAGED = 0.02  # How much a new block counts in the average load.
@@ -118,7 +119,7 @@ class Live:
             self.stream, tried = _held_by_machine(instrument, block_frames, voices, stream)
             self._computing = tried if computing is None else computing
         self._least_computing = self._computing
-        self._calm_since = self._last_event = -math.inf
+        self._calm_since = self._last_event = self._last_late = -math.inf
         self._patience = _PATIENCE_SECONDS
         self._has_tried_less = False
         self.load = 0.0
@@ -310,13 +311,13 @@ class Live:
         return 0.0 if self._seen == -math.inf else self._clock.counted_at(when) * self.sample_rate
 
     def _leave_more_time(self, took: float, now: float) -> None:
-        """After a block that came too late since it took too long: a little more, as long as it can still be played."""
-        if took > self._computing:
+        """After late blocks that took too long: a little more, as long as that can still be played."""
+        if took > self._computing and now < self._last_late + _CHANCE_SECONDS:
             self._computing = max(min(_GROWTH * self._computing, _MOST_COMPUTING), self._computing)
         if self._has_tried_less:
             self._patience *= 2.0
         self._has_tried_less = False
-        self._calm_since = now
+        self._calm_since = self._last_late = now
 
     def _leave_less_time(self, now: float) -> None:
         """After blocks that all came in time for long: a little less, down to what it was at first."""

@@ -25,6 +25,12 @@ LATENCY = re.compile(
 )
 
 
+@pytest.fixture(autouse=True)
+def _cache_of_these_tests(monkeypatch, tmp_path_factory):
+    """Models for live play are kept there, not where the user's are."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
 @pytest.fixture
 def jack_server(monkeypatch):
     with running_server(monkeypatch) as server:

@@ -7,7 +7,6 @@ import gin
 import numpy as np
 import pytest
 import tensorflow as tf
-from ai_edge_litert.interpreter import Interpreter
 from tensorflow.lite.python import schema_py_generated as schema
 from tensorflow.lite.tools import flatbuffer_utils
 
@@ -15,11 +14,10 @@ from neural_midi_synth import configs
 from neural_midi_synth.errors import DataError
 from neural_midi_synth.exporting import litert, litert_steps
 from neural_midi_synth.exporting.litert_convolution import PartitionedConvolution
-from neural_midi_synth.instrument.controls import COLUMNS, PADDING
+from neural_midi_synth.instrument.controls import COLUMNS
 from neural_midi_synth.instrument.loading import build, configure, load
 from neural_midi_synth.instrument.noise import FilteredNoise
 from neural_midi_synth.playing.stream import Stream
-from neural_midi_synth.playing.voices import Voices
 
 # The promise: what float16 weights cost, of full scale.
 PROMISED = 1e-3
@@ -275,37 +273,70 @@ def test_rows_are_read_as_those_of_the_saved_model(loud, of_four, tmp_path):
     np.testing.assert_allclose(played["audio"], expected, rtol=0.0, atol=PROMISED)
 
 
-@pytest.mark.slow
-def test_it_plays_what_a_stream_plays(loud):
+@pytest.fixture(scope="module")
+def in_threes(loud):
+    """Its model for three voices and blocks of four frames."""
+    return litert.convert(loud, 4, 3)
+
+
+def _happens(random):
+    """Some events of a player who hurries."""
+    happens = [
+        ("note_on", (float(random.integers(40, 60)), 100.0)),
+        ("note_off", (float(random.integers(40, 60)),)),
+        ("control_change", (int(random.choice([55, 56, 64])), float(random.integers(0, 128)))),
+        ("pitch_bend", (random.integers(-4096, 4096) / 4096,)),
+    ]
+    return happens[random.integers(0, 4) :]
+
+
+def test_a_stream_plays_with_a_model_what_it_plays_without(loud, in_threes):
     """Live, from more notes than voices, bends, styles and the pedal: each voice is heard from its first note on."""
-    stream, voices = Stream(loud, 4, voices=3), Voices(3, {55: 0.0, 56: 0.0})
-    runner = Interpreter(model_content=litert.convert(loud, 4, 3)).get_signature_runner("stream")
-    inputs = runner.get_input_details()
-    state = {name: np.zeros(of["shape"], of["dtype"]) for name, of in inputs.items() if name not in COLUMNS}
+    streams = Stream(loud, 4, voices=3), Stream(loud, 4, 3, in_threes)
     random, loudest = np.random.default_rng(0), 0.0
     for first in range(0, 800, 4):
         frame = first + float(random.integers(0, 4)) + 0.25
-        happens = [
-            ("note_on", (float(random.integers(40, 60)), 100.0)),
-            ("note_off", (float(random.integers(40, 60)),)),
-            ("control_change", (int(random.choice([55, 56, 64])), float(random.integers(0, 128)))),
-            ("pitch_bend", (random.integers(-4096, 4096) / 4096,)),
-        ]
-        voices.forget(first)
-        for what, values in happens[random.integers(0, 4) :]:
-            getattr(stream, what)(*values, frame=frame)
-            voices.happen(frame, what, None, values)
-        filled = {name: np.full(inputs[name]["shape"], PADDING, np.float32) for name in COLUMNS}
-        for voice, rows in enumerate(voices.rows(loud.frame_rate)):
-            for name, of_voice in rows.items():
-                n_times = 2 if name == "notes" else 1
-                for row, place in zip(of_voice, filled[name][voice]):
-                    place[:] = [*(time - first / loud.frame_rate for time in row[:n_times]), *row[n_times:]]
-        expected = stream.block()
-        state = runner(**filled, **state)
-        np.testing.assert_allclose(state.pop("audio")[0], expected, rtol=0.0, atol=PROMISED)
+        happens = _happens(random)
+        for stream in streams:
+            for what, values in happens:
+                getattr(stream, what)(*values, frame=frame)
+            if first == 400:
+                stream.panic()  # Noise goes on where it was.
+        expected, played = (stream.block() for stream in streams)
+        np.testing.assert_allclose(played, expected, rtol=0.0, atol=PROMISED)
         loudest = max(loudest, np.abs(expected).max())
     assert loudest > 0.1
+    for stream in streams:
+        stream.reset()
+    np.testing.assert_allclose(streams[1].block(), streams[0].block(), rtol=0.0, atol=PROMISED)
+
+
+def test_more_events_than_a_model_has_room_for_play_the_last_of_each_frame(loud, in_threes):
+    streams = Stream(loud, 4, voices=3), Stream(loud, 4, 3, in_threes)
+    random, loudest = np.random.default_rng(0), 0.0
+    for first in range(0, 200, 4):
+        for place in range(40):
+            happens = [
+                ("control_change", (55, float(random.integers(0, 128)))),
+                ("control_change", (56, float(random.integers(0, 128)))),
+                ("pitch_bend", (random.integers(-4096, 4096) / 4096,)),
+                ("note_on", (float(random.integers(40, 60)), 100.0)),
+            ]
+            for what, values in happens if place % 13 == 0 else happens[:3]:
+                for stream in streams:
+                    getattr(stream, what)(*values, frame=first + place / 10)
+        expected, played = (stream.block() for stream in streams)
+        np.testing.assert_allclose(played, expected, rtol=0.0, atol=PROMISED)
+        loudest = max(loudest, np.abs(expected).max())
+    assert loudest > 0.1
+
+
+def test_a_stream_takes_a_model_for_its_blocks_and_voices_only(loud, in_threes):
+    with pytest.raises(ValueError, match="for 3 voices and blocks of 4 frames, not for 6 and 4"):
+        Stream(loud, 4, 6, in_threes)
+    frames = {channel: np.zeros(4) for channel in loud.controls.channels}
+    with pytest.raises(DataError, match="Make a Stream without one"):
+        Stream(loud, 4, 3, in_threes).block(frames)
 
 
 def test_what_cannot_be_converted_is_told(loud):

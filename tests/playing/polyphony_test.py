@@ -75,8 +75,8 @@ def test_voices_that_had_no_note_add_nothing(live):
 
 def test_streams_of_an_instrument_share_their_graphs(live):
     first, second, wider = (Stream(live, 4, voices=voices) for voices in (2, 2, 5))
-    assert first._step is second._step
-    assert first._step is not wider._step
+    assert first._engine._step is second._engine._step
+    assert first._engine._step is not wider._engine._step
 
 
 def _note(start, pitch, key_up=None, end=None):
@@ -117,10 +117,10 @@ class _Notes(Stream):
         super().reset()
         self.notes_played = {}
 
-    def _events(self, audible):
+    def _happen(self, end_frame):
+        super()._happen(end_frame)
         for notes in self._voices.notes:
             self.notes_played.update({id(note): note for note in notes})
-        return super()._events(audible)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ from neural_midi_synth.errors import DataError
 from neural_midi_synth.instrument import loading
 from neural_midi_synth.midi.pieces import Voice
 from neural_midi_synth.midi.standard_midi_file import read_midi, write_midi
-from neural_midi_synth.playing.stream import Stream, _unpacked_events
+from neural_midi_synth.playing.engines import GraphEngine, _packed_events, _unpacked_events
+from neural_midi_synth.playing.stream import Stream
 
 SMALL = [
     "Decoder.units = 16",
@@ -57,22 +58,37 @@ def guitar():
     return _build("guitar")
 
 
-class _Recorder(Stream):
-    """A stream that keeps the control frames it plays."""
+class _RecordingEngine(GraphEngine):
+    """Keeps the control frames that it plays."""
 
     played = ()
 
-    def _events(self, audible):
-        events = super()._events(audible)
-        rows, first_frame, _ = _unpacked_events(tf.constant(events))
-        frames = self.instrument.controls(**rows, n_frames=self.block_frames, first_frame=first_frame)
+    def play(self, voices, first_frame):
+        rows, first, _ = _unpacked_events(tf.constant(_packed_events(voices, first_frame)))
+        frames = self._instrument.controls(**rows, n_frames=self._block_frames, first_frame=first)
         self.played = (*self.played, frames)
-        return events
+        return super().play(voices, first_frame)
 
     def _checked(self, control_frames):
         frames, audible = super()._checked(control_frames)
         self.played = (*self.played, frames)
         return frames, audible
+
+
+class _Recorder(Stream):
+    """A stream that keeps the control frames it plays."""
+
+    def __init__(self, instrument, block_frames, voices):
+        super().__init__(instrument, block_frames, voices)
+        self._engine = _RecordingEngine(instrument, block_frames, voices)
+
+    @property
+    def played(self):
+        return self._engine.played
+
+    def reset(self):
+        super().reset()
+        self._engine.played = ()
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +106,6 @@ def traced(live):
 @pytest.fixture
 def stream(traced):
     traced.reset()
-    traced.played = ()
     return traced
 
 
