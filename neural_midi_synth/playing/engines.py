@@ -151,8 +151,7 @@ class LiteRTEngine:
         from ai_edge_litert.interpreter import Interpreter
 
         self._instrument, self._voices = instrument, voices
-        with silent_stderr():
-            self._runner = Interpreter(model_content=model, num_threads=1).get_signature_runner()
+        self._runner = Interpreter(model_content=model, num_threads=1).get_signature_runner()
         inputs = {name: (of["shape"], of["dtype"]) for name, of in self._runner.get_input_details().items()}
         self._room = {name: [int(size) for size in inputs.pop(name)[0]] for name in COLUMNS}
         self._silence = {name: np.zeros(shape, dtype) for name, (shape, dtype) in inputs.items()}
@@ -162,6 +161,9 @@ class LiteRTEngine:
                 f"Stream: the model is for {made_for} voices and blocks of {n_rows - 2} frames, not for {voices} and "
                 f"{block_frames}."
             )
+        self.begin(first_sample=0)
+        with silent_stderr():  # It says how it will compute when it does for the first time.
+            self.play([dict.fromkeys(COLUMNS, ())] * voices, first_frame=0)
         self.begin(first_sample=0)
 
     def begin(self, first_sample: int) -> None:
