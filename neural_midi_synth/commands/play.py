@@ -122,14 +122,15 @@ def main() -> None:
     sounddevice = devices.import_sounddevice()
     instrument = load(_INSTRUMENT.value, modules=_MODULE.value)
     _check_styles(instrument, styles, knobs or {})
+    # Models are found by the package's code, of which modules of one's own are no part.
+    name = _INSTRUMENT.value or "The guitar of the package"
+    tell = functools.partial(_tell, name)
+    stream_of = KeptModels(_INSTRUMENT.value or PRETRAINED, tell).stream if not _MODULE.value else Stream
     devices.output_device(sounddevice, _DEVICE.value)
     piece = as_piece(_MIDI.value, instrument) if _MIDI.value is not None else None
     go_first()
-    name = _INSTRUMENT.value or "The guitar of the package"
-    _tell(name, "trying how fast this machine is.")
-    # Models are found by the package's code, of which modules of one's own are no part.
-    kept = KeptModels(_INSTRUMENT.value or PRETRAINED, functools.partial(_tell, name)) if not _MODULE.value else None
-    live = Live(instrument, _block_frames(instrument), _VOICES.value, stream=kept.stream if kept else Stream)
+    tell("trying how fast this machine is.")
+    live = Live(instrument, _block_frames(instrument), _VOICES.value, stream=stream_of)
     stream = live.stream
     keyboard = Keyboard("keyboard", instrument.styles, knobs, _MPE.value)
     with contextlib.ExitStack() as stack:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from neural_midi_synth.errors import DataError
+from neural_midi_synth.playing.extra import import_extra
 
 if TYPE_CHECKING:
     from neural_midi_synth.playing.devices import Keyboards, Speakers
@@ -92,7 +92,7 @@ class Screen(Lines):
 
     def __init__(self) -> None:
         super().__init__()
-        self._rich = _import_rich()
+        self._live, self._table = (import_extra(f"rich.{name}", "rich") for name in ("live", "table"))
         self._sentences: list[str] = []
         self._keys = _Keys()
         self._chosen = 0
@@ -113,7 +113,7 @@ class Screen(Lines):
         """Shows what plays."""
         self._session, self._speakers, self._keyboards = session, speakers, keyboards
         self._stack.enter_context(self._keys.listening())
-        self._display = self._stack.enter_context(self._rich.live.Live(self._picture(), auto_refresh=False))
+        self._display = self._stack.enter_context(self._live.Live(self._picture(), auto_refresh=False))
 
     def tell(self, sentence: str) -> None:
         """Shows what happened to a device, with what happened before."""
@@ -152,7 +152,7 @@ class Screen(Lines):
         peak, live.output.peak = live.output.peak, 0.0
         decibels = 20.0 * math.log10(max(peak, 1e-6))
         self._level = max(decibels, self._level - 3.0, _QUIETEST)
-        table = self._rich.table.Table.grid(padding=(0, 2))
+        table = self._table.Table.grid(padding=(0, 2))
         table.add_row("sound", f"{self._speakers.name}, {live.sample_rate} Hz" if self._speakers.is_open else "gone")
         table.add_row("MIDI", ", ".join(self._keyboards.names) or "none")
         filled = (self._level - _QUIETEST) / (_LOUDEST - _QUIETEST)
@@ -253,12 +253,3 @@ def _note_name(pitch: float) -> str:
 def _bar(share: float) -> str:
     filled = round(_BAR * min(max(share, 0.0), 1.0))
     return "█" * filled + "·" * (_BAR - filled)
-
-
-def _import_rich() -> Any:
-    try:
-        import rich.live
-        import rich.table
-    except ModuleNotFoundError as error:
-        raise DataError("Live play needs rich: run `pip install 'neural_midi_synth[live]'`.") from error
-    return rich

@@ -12,7 +12,6 @@ import os
 import pathlib
 from collections.abc import Callable
 
-import platformdirs
 import tensorflow as tf
 
 from neural_midi_synth.environment import silent_stderr
@@ -21,6 +20,8 @@ from neural_midi_synth.exporting import litert
 from neural_midi_synth.files.outputs import write_aside
 from neural_midi_synth.instrument.instrument import Instrument
 from neural_midi_synth.instrument.portable import fingerprint
+from neural_midi_synth.playing.engines import import_litert
+from neural_midi_synth.playing.extra import import_extra
 from neural_midi_synth.playing.stream import Stream
 
 MOST_KEPT = 32
@@ -41,10 +42,12 @@ class KeptModels:
             tell: Is given a sentence before seconds pass, and where a model cannot be kept.
 
         Raises:
-            DataError: There is no instrument in the folder or file.
+            DataError: There is no instrument in the folder or file, or what plays models is not installed.
         """
         self._tell = tell
-        self._folder = pathlib.Path(platformdirs.user_cache_dir("neural_midi_synth", appauthor=False)) / "live"
+        import_litert()  # Before a model is made for it.
+        caches = import_extra("platformdirs", "platformdirs").user_cache_dir("neural_midi_synth", appauthor=False)
+        self._folder = pathlib.Path(caches) / "live"
         digest = _DIGEST(f"{fingerprint(source)} {tf.__version__}".encode())
         for path in sorted(_PACKAGE.rglob("*.py")):
             digest.update(path.read_bytes())

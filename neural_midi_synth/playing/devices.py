@@ -15,6 +15,7 @@ import numpy as np
 
 from neural_midi_synth.environment import silent_stderr
 from neural_midi_synth.errors import DataError
+from neural_midi_synth.playing.extra import import_extra
 from neural_midi_synth.playing.live import Live
 from neural_midi_synth.playing.output import SteadyClock
 
@@ -270,12 +271,9 @@ def import_sounddevice() -> ModuleType:
     """
     try:
         with silent_stderr():
-            import sounddevice
-    except ModuleNotFoundError as error:
-        raise DataError("Live play needs sounddevice: run `pip install 'neural_midi_synth[live]'`.") from error
+            return import_extra("sounddevice", "sounddevice")
     except OSError as error:
         raise DataError("Live play needs PortAudio: on Debian or Ubuntu, `apt install libportaudio2`.") from error
-    return sounddevice
 
 
 def import_rtmidi() -> ModuleType:
@@ -284,11 +282,7 @@ def import_rtmidi() -> ModuleType:
     Raises:
         DataError: It is not installed; with the command that mends it.
     """
-    try:
-        import rtmidi
-    except ModuleNotFoundError as error:
-        raise DataError("Live play needs python-rtmidi: run `pip install 'neural_midi_synth[live]'`.") from error
-    return rtmidi
+    return import_extra("rtmidi", "python-rtmidi")
 
 
 def listed() -> tuple[list[str], list[str]]:

@@ -8,6 +8,7 @@ since nothing is handed from thread to thread.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +19,7 @@ from neural_midi_synth.errors import DataError
 from neural_midi_synth.instrument.controls import COLUMNS, PADDING, frame_of, padded
 from neural_midi_synth.instrument.instrument import Instrument
 from neural_midi_synth.instrument.recurrent import State, flat_state
+from neural_midi_synth.playing.extra import import_extra
 
 Rows = Mapping[str, Sequence[Sequence[float]]]
 """What matters to a block of a voice's events: rows by name, of as many columns as `COLUMNS` says, by time."""
@@ -146,12 +148,12 @@ class LiteRTEngine:
             model: What `exporting.litert.convert` made.
 
         Raises:
+            DataError: LiteRT is not installed; with the command that mends it.
             ValueError: The model is for other blocks or voices.
         """
-        from ai_edge_litert.interpreter import Interpreter
-
         self._instrument, self._voices = instrument, voices
-        self._runner = Interpreter(model_content=model, num_threads=1).get_signature_runner()
+        interpreter = import_litert().Interpreter(model_content=model, num_threads=1)
+        self._runner = interpreter.get_signature_runner()
         inputs = {name: (of["shape"], of["dtype"]) for name, of in self._runner.get_input_details().items()}
         self._room = {name: [int(size) for size in inputs.pop(name)[0]] for name in COLUMNS}
         self._silence = {name: np.zeros(shape, dtype) for name, (shape, dtype) in inputs.items()}
@@ -203,6 +205,15 @@ class LiteRTEngine:
                 values[:, :n_times] -= first_frame / frame_rate
                 room[: len(values)] = values
         return filled
+
+
+def import_litert() -> ModuleType:
+    """LiteRT's interpreter.
+
+    Raises:
+        DataError: It is not installed; with the command that mends it.
+    """
+    return import_extra("ai_edge_litert.interpreter", "ai-edge-litert")
 
 
 def _packed_events(voices: Sequence[Rows], first_frame: int) -> np.ndarray:

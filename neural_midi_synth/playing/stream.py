@@ -71,6 +71,7 @@ class Stream:
                 in place of TensorFlow, in half the time and more evenly; it is the same to within 1e-3 of full scale.
 
         Raises:
+            DataError: There is a model, and LiteRT is not installed.
             ValueError: `block_frames` is not a multiple of the stride from 1, `voices` no whole number from 1, or the
                 model is for other ones.
         """

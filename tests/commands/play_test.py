@@ -272,7 +272,7 @@ def test_a_knob_that_is_not_understood_is_a_wrong_flag(run_command, text):
     assert f"--map {text}: write a knob's controller and a style, such as cc1=openness" in answer.error
 
 
-@pytest.mark.parametrize("missing", ["sounddevice", "rtmidi"])
+@pytest.mark.parametrize("missing", ["sounddevice", "rtmidi", "ai_edge_litert.interpreter", "platformdirs"])
 def test_what_is_not_installed_is_told_with_the_remedy(run_command, monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)
     answer = run_command("play")

@@ -1,6 +1,7 @@
 """Models for live play are made once, found again by what they were made of, and never in the way."""
 
 import numpy as np
+import platformdirs
 import pytest
 
 import neural_midi_synth as nms
@@ -19,7 +20,7 @@ def guitar():
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """The user's cache folder."""
-    monkeypatch.setattr(kept_models.platformdirs, "user_cache_dir", lambda *_, **__: str(tmp_path / "cache"))
+    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda *_, **__: str(tmp_path / "cache"))
     return tmp_path / "cache" / "live"
 
 
