@@ -217,6 +217,7 @@ def test_in_a_terminal_there_is_a_screen_and_the_keys_play(jack_server):
             shows("C3")
             time.sleep(0.5)
             assert np.abs(keys.heard().samples).max() > 0.02
+        shows("is gone")  # One of the same name that comes sooner would be taken for it.
         os.write(ours, b"=")
         shows("106")  # openness, from 90
         os.write(ours, b"\tm")  # A knob for the other one,
