@@ -151,7 +151,7 @@ class LiteRTEngine:
             DataError: LiteRT is not installed; with the command that mends it.
             ValueError: The model is for other blocks or voices.
         """
-        self._instrument, self._voices = instrument, voices
+        self._frame_rate, self._hop = instrument.frame_rate, instrument.hop
         interpreter = import_litert().Interpreter(model_content=model, num_threads=1)
         self._runner = interpreter.get_signature_runner()
         inputs = {name: (of["shape"], of["dtype"]) for name, of in self._runner.get_input_details().items()}
@@ -163,19 +163,26 @@ class LiteRTEngine:
                 f"Stream: the model is for {made_for} voices and blocks of {n_rows - 2} frames, not for {voices} and "
                 f"{block_frames}."
             )
+        first, second = (
+            dict(flat_state(instrument.initial_state(1, voices, sample))) for sample in (0, instrument.hop)
+        )
+        # The model counts from what it begins with; what is counted are samples and frames.
+        self._counted = {
+            name: (second[name] - first[name]).numpy()
+            for name in inputs
+            if name in first and first[name].dtype.is_integer
+        }
         self.begin(first_sample=0)
         with silent_stderr():  # It says how it will compute when it does for the first time.
             self.play([dict.fromkeys(COLUMNS, ())] * voices, first_frame=0)
         self.begin(first_sample=0)
 
     def begin(self, first_sample: int) -> None:
-        """As `Engine.begin`."""
-        # The model counts from what it begins with, which is zeros.
-        now, at_first = (
-            dict(flat_state(self._instrument.initial_state(1, self._voices, sample))) for sample in (first_sample, 0)
-        )
+        """As `Engine.begin`, at the begin of a frame."""
+        n_frames = first_sample // self._hop
+        counted = {name: n_frames * in_a_frame for name, in_a_frame in self._counted.items()}
         self._state = {
-            name: (now[name] - at_first[name]).numpy().astype(zeros.dtype) if name in now else zeros
+            name: counted[name].astype(zeros.dtype) if name in counted else zeros
             for name, zeros in self._silence.items()
         }
 
@@ -192,17 +199,16 @@ class LiteRTEngine:
     def _filled(self, name: str, voices: Sequence[Rows], first_frame: int) -> np.ndarray:
         """Rows of one kind as the model takes them: times from the block's begin, and as many as it has room for."""
         filled = np.full(self._room[name], PADDING, np.float32)
-        frame_rate = self._instrument.frame_rate
         n_times = 2 if name == "notes" else 1
         for rows, room in zip((voice[name] for voice in voices), filled):
             if len(rows) > len(room):
                 # In a frame the last of its kind counts.
                 kinds = [row[1] if name == "control_changes" else 0 for row in rows]
-                last = {(kind, frame_of(row[0], frame_rate)): row for kind, row in zip(kinds, rows)}
+                last = {(kind, frame_of(row[0], self._frame_rate)): row for kind, row in zip(kinds, rows)}
                 rows = list(last.values())[-len(room) :]
             if rows:
                 values = np.array(rows)
-                values[:, :n_times] -= first_frame / frame_rate
+                values[:, :n_times] -= first_frame / self._frame_rate
                 room[: len(values)] = values
         return filled
 
