@@ -119,7 +119,8 @@ class Live:
             self.stream, tried = _held_by_machine(instrument, block_frames, voices, stream)
             self._computing = tried if computing is None else computing
         self._least_computing = self._computing
-        self._calm_since = self._last_event = self._last_late = -math.inf
+        self._calm_since = self._last_event = -math.inf
+        self._last_late = -math.inf, 0.0  # When, and how long that block took.
         self._patience = _PATIENCE_SECONDS
         self._has_tried_less = False
         self.load = 0.0
@@ -311,13 +312,15 @@ class Live:
         return 0.0 if self._seen == -math.inf else self._clock.counted_at(when) * self.sample_rate
 
     def _leave_more_time(self, took: float, now: float) -> None:
-        """After late blocks that took too long: a little more, as long as that can still be played."""
-        if took > self._computing and now < self._last_late + _CHANCE_SECONDS:
-            self._computing = max(min(_GROWTH * self._computing, _MOST_COMPUTING), self._computing)
+        """After late blocks that took too long: as much as twice was too little, while that can still be played."""
+        when, took_then = self._last_late
+        if took > self._computing and now < when + _CHANCE_SECONDS:
+            enough = min(max(_GROWTH * self._computing, min(took, took_then)), _MOST_COMPUTING)
+            self._computing = max(enough, self._computing)
         if self._has_tried_less:
             self._patience *= 2.0
         self._has_tried_less = False
-        self._calm_since = self._last_late = now
+        self._last_late, self._calm_since = (now, took), now
 
     def _leave_less_time(self, now: float) -> None:
         """After blocks that all came in time for long: a little less, down to what it was at first."""
