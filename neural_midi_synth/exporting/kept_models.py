@@ -28,7 +28,7 @@ MOST_KEPT = 32
 """Models, some 2 MB each."""
 
 _PACKAGE = pathlib.Path(__file__).resolve().parents[1]
-_DIGEST = hashlib.sha256
+_DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 class KeptModels:
@@ -48,10 +48,10 @@ class KeptModels:
         import_litert()  # Before a model is made for it.
         caches = import_extra("platformdirs", "platformdirs").user_cache_dir("neural_midi_synth", appauthor=False)
         self._folder = pathlib.Path(caches) / "live"
-        digest = _DIGEST(f"{fingerprint(source)} {tf.__version__}".encode())
+        digest = hashlib.sha256(f"{fingerprint(source)} {tf.__version__}".encode())
         for path in sorted(_PACKAGE.rglob("*.py")):
             digest.update(path.read_bytes())
-        self._made_of = digest.hexdigest()
+        self._made_of = digest.hexdigest()[:32]
 
     def stream(self, instrument: Instrument, block_frames: int, voices: int) -> Stream:
         """Makes a stream: by LiteRT, or by TensorFlow where the instrument or the block is nothing for LiteRT.
@@ -67,18 +67,20 @@ class KeptModels:
         Raises:
             ValueError: As `Stream`.
         """
-        if instrument.controls.needs_future:
-            return Stream(instrument, block_frames, voices)  # It will not play, and say why.
-        path = self._folder / f"{_DIGEST(f'{self._made_of} {block_frames} {voices}'.encode()).hexdigest()[:32]}.tflite"
+        try:
+            litert.check(instrument, block_frames, voices)
+            is_playable = not instrument.controls.needs_future  # Else a stream says why, at the first note.
+        except DataError:
+            is_playable = False
+        if not is_playable:
+            return Stream(instrument, block_frames, voices)
+        path = self._folder / f"{self._made_of}-{block_frames}-{voices}.tflite"
         model = _read(path)
         if model is None:
             milliseconds = 1000.0 * block_frames / instrument.frame_rate
             self._tell(f"making it ready for blocks of {milliseconds:g} ms, which takes some seconds the first time.")
-            try:
-                with silent_stderr():
-                    model = litert.convert(instrument, block_frames, voices)
-            except DataError:
-                return Stream(instrument, block_frames, voices)
+            with silent_stderr():
+                model = litert.convert(instrument, block_frames, voices)
             self._keep(path, model)
         return Stream(instrument, block_frames, voices, model)
 
@@ -86,10 +88,10 @@ class KeptModels:
         """Writes a model with its hash before it, and makes room for it."""
         try:
             with write_aside(path) as aside:
-                aside.write_bytes(_DIGEST(model).digest() + model)
+                aside.write_bytes(hashlib.sha256(model).digest() + model)
             kept = sorted(path.parent.glob("*.tflite"), key=lambda each: each.stat().st_mtime)
             for old in kept[:-MOST_KEPT]:
-                old.unlink()
+                old.unlink(missing_ok=True)
         except (DataError, OSError) as error:
             self._tell(f"it is not kept for the next time ({error}).")
 
@@ -97,11 +99,12 @@ class KeptModels:
 def _read(path: pathlib.Path) -> bytes | None:
     """A model that was kept; None where there is none, or it is damaged."""
     try:
-        digest, model = (content := path.read_bytes())[: _DIGEST().digest_size], content[_DIGEST().digest_size :]
-        if digest != _DIGEST(model).digest():
-            return None
-        with contextlib.suppress(OSError):  # A cache that is read only.
-            path.touch()  # It is in use.
+        content = path.read_bytes()
     except OSError:
         return None
+    digest, model = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+    if digest != hashlib.sha256(model).digest():
+        return None
+    with contextlib.suppress(OSError):  # A cache that is read only.
+        path.touch()  # It is in use.
     return model

@@ -55,7 +55,7 @@ def convert(instrument: Instrument, block_frames: int, voices: int = 1) -> bytes
         DataError: The instrument has another processor, or a block is so long that it needs a loop.
         ValueError: `block_frames` is not a multiple of the stride from 1, or there is no voice.
     """
-    _check(instrument, block_frames, voices)
+    check(instrument, block_frames, voices)
     controllers = sum(channel.startswith("cc_") for channel in instrument.controls.channels)
     n_rows = {"notes": 1, "control_changes": max(controllers, 1), "pitch_bends": 1}
     signature = {
@@ -101,6 +101,33 @@ def convert(instrument: Instrument, block_frames: int, voices: int = 1) -> bytes
     return _with_half_weights(model)
 
 
+def check(instrument: Instrument, block_frames: int, voices: int) -> None:
+    """Tells, at once, whether there can be a model.
+
+    Args:
+        instrument: As for `convert`.
+        block_frames: As for `convert`.
+        voices: As for `convert`.
+
+    Raises:
+        DataError: As `convert`.
+        ValueError: As `convert`.
+    """
+    stride = instrument.decoder.stride
+    if block_frames != int(block_frames) or block_frames < 1 or block_frames % stride:
+        raise ValueError(f"convert: block_frames is {block_frames}; this instrument needs a multiple of {stride}.")
+    if voices != int(voices) or voices < 1:
+        raise ValueError(f"convert: voices is {voices}; give a whole number from 1.")
+    if block_frames > UNROLLED * stride:
+        raise DataError(f"LiteRT: blocks have up to {UNROLLED * stride} control frames, not {block_frames}.")
+    for processor in instrument.processor_group.processors:
+        if type(processor) not in litert_steps.CONVERTIBLE:
+            raise DataError(
+                f"LiteRT: the processor '{processor.name}' ({type(processor).__name__}) cannot be converted. "
+                "Harmonic, FilteredNoise, Reverb and Add can; export without --tflite, or change the model."
+            )
+
+
 def block_frames_of(instrument: Instrument, wanted: int | None) -> int:
     """The control frames of a block.
 
@@ -120,23 +147,6 @@ def block_frames_of(instrument: Instrument, wanted: int | None) -> int:
     if wanted < 1 or wanted % stride:
         raise DataError(f"--block_frames is {wanted}; this instrument needs a multiple of {stride}.")
     return wanted
-
-
-def _check(instrument: Instrument, block_frames: int, voices: int) -> None:
-    """Raises what `convert` raises."""
-    stride = instrument.decoder.stride
-    if block_frames != int(block_frames) or block_frames < 1 or block_frames % stride:
-        raise ValueError(f"convert: block_frames is {block_frames}; this instrument needs a multiple of {stride}.")
-    if voices != int(voices) or voices < 1:
-        raise ValueError(f"convert: voices is {voices}; give a whole number from 1.")
-    if block_frames > UNROLLED * stride:
-        raise DataError(f"LiteRT: blocks have up to {UNROLLED * stride} control frames, not {block_frames}.")
-    for processor in instrument.processor_group.processors:
-        if type(processor) not in litert_steps.CONVERTIBLE:
-            raise DataError(
-                f"LiteRT: the processor '{processor.name}' ({type(processor).__name__}) cannot be converted. "
-                "Harmonic, FilteredNoise, Reverb and Add can; export without --tflite, or change the model."
-            )
 
 
 def _with_half_weights(model: bytes) -> bytes:

@@ -135,9 +135,13 @@ def test_the_sound_comes_as_late_as_it_says(jack_server, play_command, tmp_path)
         if len(delays) >= 8 and max(said) - min(said) < 5.0:
             break
     else:
-        # Nothing but a JACK that stumbles, which it counts, excuses notes that are not heard.
-        assert heard.stumbled, f"{len(delays)} of 30 notes sound as in the take: {output[-500:]}"
-        pytest.skip(f"left out: JACK stumbled {len(heard.stumbled)} times, since this machine has too much to do")
+        # Nothing but a JACK that stumbles, which it counts, excuses notes that are not heard; and only where it does so
+        # without nms_play, too.
+        with player() as keys:
+            time.sleep(40 * 30 * PERIOD / SAMPLE_RATE)
+            stumbled = keys.heard().stumbled
+        assert heard.stumbled and stumbled, f"{len(delays)} of 30 notes sound as in the take: {output[-500:]}"
+        pytest.skip(f"left out: JACK alone stumbled {len(stumbled)} times, since this machine has too much to do")
     # JACK hears what would reach the loudspeaker one period later. The latency may have grown meanwhile.
     lowest, highest = min(said) - device, max(said) - device
     assert lowest - 1.0 < np.median(delays) < highest + 1.0

@@ -106,10 +106,18 @@ def test_what_litert_cannot_play_is_played_without_it(guitar, cache, monkeypatch
     def refuses(*_):
         raise DataError("LiteRT: the processor 'bells' cannot be converted.")
 
-    monkeypatch.setattr(litert, "convert", refuses)
-    stream = KeptModels(PRETRAINED, print).stream(guitar, 1, 2)
+    monkeypatch.setattr(litert, "check", refuses)
+    told = []
+    stream = KeptModels(PRETRAINED, told.append).stream(guitar, 1, 2)
     assert isinstance(stream._engine, GraphEngine)
+    assert not told
     assert not cache.exists()
+
+
+def test_a_block_too_long_for_a_model_is_played_without_one(guitar, cache, made):
+    stream = KeptModels(PRETRAINED, print).stream(guitar, 11, 1)
+    assert isinstance(stream._engine, GraphEngine)
+    assert not made
 
 
 def test_an_instrument_that_must_know_the_future_has_no_model(trained, cache, made):
