@@ -110,8 +110,8 @@ class _Player:
         self._sender.set_process_callback(self._send)
         self._listener.set_process_callback(self._listen)
         self._listener.set_xrun_callback(lambda _: self._stumbled.append(self._listener.frame_time))
-        self._sender.activate()
-        self._listener.activate()
+        for client in (self._sender, self._listener):
+            _activate(client)
 
     def close(self):
         """Leaves the server."""
@@ -159,6 +159,20 @@ class _Player:
 
     def _listen(self, _):
         self._heard[self._listener.last_frame_time] = np.array(self._in.get_array())
+
+
+def _activate(client, times=10):
+    """Lets a client take part; JACK waits a few periods for its first one, which can be too short on a busy machine."""
+    import jack
+
+    for _ in range(times - 1):
+        with contextlib.suppress(jack.JackErrorCode):
+            client.activate()
+            return
+        with contextlib.suppress(jack.JackErrorCode):
+            client.deactivate()
+        time.sleep(0.1)
+    client.activate()
 
 
 class _Players(multiprocessing.managers.BaseManager):
