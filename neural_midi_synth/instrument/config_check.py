@@ -31,6 +31,8 @@ PARTS = (
     "train",
     "cosine_decay",
     "exponential_decay",
+    "adam",
+    "muon",
     "MidiAudioConfig",
 )
 """What a config may set and refer to."""

@@ -195,6 +195,11 @@ class Decoder(tf.keras.layers.Layer):
         outputs = [(name, i) for name, size in self.outputs for i in range(size)]
         return {**named, "head/kernel": (self._head.kernel, 1, outputs), "head/bias": (self._head.bias, 0, outputs)}
 
+    def hidden_kernels(self) -> list[tf.Variable]:
+        """Its matrices, but for that of the heads."""
+        named = self.weights_by_name().items()
+        return [weight for name, (weight, *_) in named if name.endswith("kernel") and not name.startswith("head/")]
+
     def _from_unique_values(self, values: Sequence[tf.Tensor], state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """What `call` computes before the head, once for each value of a channel instead of once for each frame.
 

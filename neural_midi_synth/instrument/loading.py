@@ -44,7 +44,7 @@ __all__ = [
 PRETRAINED = pathlib.Path(__file__).resolve().parents[1] / "pretrained" / "demo_guitar"
 """The instrument that comes with the package: the demo guitar, trained by `make pretrained`."""
 
-OF_TRAINING = ("nms.train", "cosine_decay", "exponential_decay", "MidiAudioConfig")
+OF_TRAINING = ("nms.train", "cosine_decay", "exponential_decay", "adam", "muon", "MidiAudioConfig")
 """What configs of models bind although playing does not import it."""
 
 _RETIRED = re.compile(r"^Instrument\.energy_distance = .*\n?", re.MULTILINE)  # Of earlier versions.

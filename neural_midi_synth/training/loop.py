@@ -25,6 +25,7 @@ from neural_midi_synth.instrument.loading import CONFIG_NAME, DATA_SET_NAME, bui
 from neural_midi_synth.training import stiffness
 from neural_midi_synth.training.batches import check_clips, held_out_batches, training_batches
 from neural_midi_synth.training.callbacks import Budget, Checkpoints, ExampleLog, Progress, read_examples
+from neural_midi_synth.training.optimizers import adam, muon  # noqa: F401  (gin configures them)
 from neural_midi_synth.training.schedules import cosine_decay, exponential_decay  # noqa: F401  (gin configures them)
 from neural_midi_synth.training.starting import start_from
 
@@ -49,6 +50,7 @@ def train(
     clip_seconds: float = gin.REQUIRED,
     learning_rate: float = gin.REQUIRED,
     schedule: Callable[[int, float], float] = gin.REQUIRED,
+    optimizer: Callable[..., tf.keras.optimizers.Optimizer] = adam,
     clip_norm: float = 1.0,
     steps_per_epoch: int = 100,
     steps_per_example: int = 1000,
@@ -69,8 +71,9 @@ def train(
         steps: Stop after so many steps, unless there is `max_minutes`.
         batch_size: Clips in a batch, over all devices.
         clip_seconds: Length of a clip.
-        learning_rate: Of Adam, before the schedule.
+        learning_rate: Of the optimizer, before the schedule.
         schedule: Function of step and progress, a factor on the learning rate.
+        optimizer: Function of `optimizers` that makes it.
         clip_norm: Gradients are scaled down to this norm.
         steps_per_epoch: Steps from one validation and checkpoint to the next.
         steps_per_example: Steps from one playing of the examples to the next.
@@ -97,7 +100,8 @@ def train(
         instrument = build(debug)
         if start is not None:
             start_from(instrument, start)
-        instrument.compile(optimizer=tf.keras.optimizers.Adam(learning_rate, global_clipnorm=clip_norm))
+        hidden = instrument.decoder.hidden_kernels()
+        instrument.compile(optimizer=optimizer(learning_rate, hidden=hidden, clip_norm=clip_norm))
         instrument.optimizer.build(instrument.trainable_variables)
         budget = Budget(instrument.optimizer, steps, max_minutes)
         checkpoints = Checkpoints(instrument, budget, save_dir, writes=is_chief)

@@ -179,6 +179,7 @@ start.onclick = async () => {
     const at = Number(seek.value);
     sound.start(at >= Number(seek.max) - 0.5 ? 0 : at);
     setPlaying(true);
+    say("");
   } catch (error) {
     sayError(error);
   }
