@@ -16,8 +16,8 @@ def start_from(instrument: Instrument, other: Instrument) -> None:
     """Copies the weights that two instruments share, by what they stand for.
 
     A channel that only the new instrument has is ignored at first. Where a head is larger than the other one's, the
-    last of its values stands for the rest; a head that the other one has not begins anew. The level and the stiffness
-    of the strings are of the recordings, and are not copied.
+    last of its values stands for the rest; a head that the other one has not begins anew. The level, the stiffness of
+    the strings and the room are of the recordings, and are not copied.
 
     Args:
         instrument: With its variables.
@@ -47,12 +47,6 @@ def start_from(instrument: Instrument, other: Instrument) -> None:
         without = own if is_head else np.zeros_like(own)
         taken = [without[row] if place is None else values[place] for row, place in enumerate(places)]
         variable.assign(np.moveaxis(np.stack(taken), 0, axis))
-    processors = {processor.name: processor for processor in other.processor_group.processors}
-    for processor in instrument.processor_group.processors:
-        known = processors.get(processor.name)
-        for variable, value in zip(processor.trainable_variables, known.trainable_variables if known else []):
-            if variable.shape == value.shape:
-                variable.assign(value)
 
 
 def _layers(names: Iterable[str]) -> set[str]:

@@ -20,7 +20,6 @@ class OfDecoder:
 
     def __init__(self, decoder):
         self.decoder = decoder
-        self.processor_group = type("group", (), {"processors": []})
 
 
 def decoder(channels, outputs=OUTPUTS, seed=0, **settings):
@@ -73,6 +72,9 @@ def test_a_training_begins_with_another_instrument(trained, tmp_path):
     builder = configure_tiny(trained, "nms.train.steps = 1", "nms.train.learning_rate = 0.0")
     instrument = train(builder, tmp_path / "instrument", start=other)
     fresh = build()
-    for ours, theirs, new in zip(instrument.trainable_variables, other.trainable_variables, fresh.trainable_variables):
+    layers = (each.decoder.trainable_variables for each in (instrument, other, fresh))
+    for ours, theirs, new in zip(*layers):
         np.testing.assert_array_equal(ours, theirs)
         assert np.abs(theirs - new).max() > 0.0
+    (ours,), (theirs,) = (each.processor_group.trainable_variables for each in (instrument, other))
+    assert np.abs(theirs).max() > 10.0 * np.abs(ours).max()  # The room is that of the other's recordings.
