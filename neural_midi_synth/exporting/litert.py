@@ -6,16 +6,13 @@ import tempfile
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.lite.python import schema_py_generated as schema
-from tensorflow.lite.tools import flatbuffer_utils
 
 from neural_midi_synth.errors import DataError
-from neural_midi_synth.exporting import litert_steps
-from neural_midi_synth.exporting.litert_convolution import HALF_FROM
+from neural_midi_synth.exporting import litert_graph, litert_steps
 from neural_midi_synth.instrument.controls import COLUMNS, has_length
 from neural_midi_synth.instrument.instrument import Instrument
 from neural_midi_synth.instrument.oscillators import polynomial_sines
-from neural_midi_synth.instrument.recurrent import UNROLLED, flat_state, nested_state
+from neural_midi_synth.instrument.recurrent import UNROLLED, Packing, State
 
 SIGNATURE = "stream"
 _BLOCK_SECONDS = 0.016
@@ -24,8 +21,9 @@ _BLOCK_SECONDS = 0.016
 def convert(instrument: Instrument, block_frames: int, voices: int = 1) -> bytes:
     """Makes the stream step a LiteRT model of one signature, 'stream'. Weights are float16, sums are float32.
 
-    Inputs are the few events that matter to a block, and the state by the names `state_…`. Events are rows as those of
-    the SavedModel's `serving_default`, for each voice, but their times are seconds from the block's first frame:
+    Inputs are the few events that matter to a block, and the state, as `packing` packs it: `state_float32` and
+    `state_int32`. Events are rows as those of the SavedModel's `serving_default`, for each voice, but their times are
+    seconds from the block's first frame:
 
     - `notes`, float32 `[voices, rows, 4]`: start, end, MIDI note number, velocity (0 to 127). Of each voice the note
       that lasts or ended last, and those that begin in the block; a note that still lasts may end at any later time.
@@ -63,19 +61,18 @@ def convert(instrument: Instrument, block_frames: int, voices: int = 1) -> bytes
         for name, columns in COLUMNS.items()
     }
     begin = litert_steps.initial_state(instrument, block_frames, voices)
-    flat = {name: value.numpy() for name, value in flat_state(begin)}
-    for name, value in flat.items():
-        if value.size:
-            # int64 phases and indices of samples matter modulo 2^32 only, and frames are fewer, so int32 will do.
-            dtype = tf.int32 if value.dtype == np.int64 else tf.float32
-            signature[name] = tf.TensorSpec(value.shape, dtype, name)
+    packed = packing(instrument, block_frames, voices)
+    signature |= {spec.name: spec for spec in packed.specs}
+    names = [spec.name for spec in packed.specs]
 
-    # What does not begin with 0: outputs of a decoder with a stride, and from the second voice on the sample's index.
-    initial = {
-        name: value.astype(np.int32 if value.dtype == np.int64 else value.dtype)
-        for name, value in flat.items()
-        if value.any()
-    }
+    def moved(state: State, sign: int) -> State:
+        """By what does not begin with 0: outputs of a decoder with a stride, and from the second voice on the noise."""
+
+        def by_first(value: tf.Tensor, first: tf.Tensor) -> tf.Tensor:
+            first = first.numpy().astype(value.dtype.as_numpy_dtype)
+            return value + sign * first if first.any() else value
+
+        return tf.nest.map_structure(by_first, state, begin)
 
     def stream(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         rows = {name: inputs[name] for name in COLUMNS}
@@ -83,13 +80,10 @@ def convert(instrument: Instrument, block_frames: int, voices: int = 1) -> bytes
         have_notes = tf.reduce_any(has_length(rows["notes"], litert_steps.COMPARISON), axis=1)
         audible = tf.cast(have_notes | (np.arange(voices) == 0), tf.float32)
         # The client keeps the difference from the initial state, so that it can begin with zeros.
-        state = {name: inputs.get(name, value) for name, value in flat.items()}
-        state |= {name: state[name] + value for name, value in initial.items()}
+        state = moved(packed.unpack([inputs[name] for name in names]), 1)
         with polynomial_sines():  # Which LiteRT computes many at a time, unlike its own.
-            signal, state = litert_steps.step(instrument, frames, nested_state(begin, state), voices, audible)
-        state = dict(flat_state(state))
-        state |= {name: state[name] - value for name, value in initial.items()}
-        return {"audio": instrument.level * signal, **{name: value for name, value in state.items() if name in inputs}}
+            signal, state = litert_steps.step(instrument, frames, state, voices, audible)
+        return {"audio": instrument.level * signal, **dict(zip(names, packed.pack(moved(state, -1))))}
 
     module = tf.Module()
     module.weights = instrument.variables  # Not the instrument itself, all of whose graphs would be saved.
@@ -98,7 +92,27 @@ def convert(instrument: Instrument, block_frames: int, voices: int = 1) -> bytes
         tf.saved_model.save(module, folder, {SIGNATURE: module.stream.get_concrete_function(**signature)})
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SIGNATURE])
         model = converter.convert()
-    return _with_half_weights(model)
+    return litert_graph.improved(model)
+
+
+def packing(instrument: Instrument, block_frames: int, voices: int) -> Packing:
+    """Where in a model's state its parts lie.
+
+    Args:
+        instrument: As for `convert`.
+        block_frames: As for `convert`.
+        voices: As for `convert`.
+
+    Returns:
+        The packing of what the model keeps. Whole numbers are int32: phases and indices of samples matter modulo 2³²
+        only, and frames are fewer.
+    """
+    return Packing(
+        tf.nest.map_structure(
+            lambda value: tf.zeros(value.shape, tf.int32 if value.dtype.is_integer else tf.float32),
+            litert_steps.initial_state(instrument, block_frames, voices),
+        )
+    )
 
 
 def check(instrument: Instrument, block_frames: int, voices: int) -> None:
@@ -147,59 +161,3 @@ def block_frames_of(instrument: Instrument, wanted: int | None) -> int:
     if wanted < 1 or wanted % stride:
         raise DataError(f"--block_frames is {wanted}; this instrument needs a multiple of {stride}.")
     return wanted
-
-
-def _with_half_weights(model: bytes) -> bytes:
-    """Stores the weights in half precision.
-
-    The converter would do that to each and every constant, 2π among them; the library ai-edge-quantizer chooses weights
-    by their size, but leaves biases as they are (see `_weights`).
-    """
-    model = flatbuffer_utils.read_model_from_bytearray(bytearray(model))
-    model.operatorCodes.append(_dequantize_code())
-    for graph in model.subgraphs:
-        for i in _weights(model, graph):
-            tensor = graph.tensors[i]
-            buffer = model.buffers[tensor.buffer]
-            if len(buffer.data) == 4 * np.prod(tensor.shape):  # Others may share it.
-                buffer.data = np.frombuffer(bytes(buffer.data), np.float32).astype(np.float16).view(np.uint8)
-            half = schema.TensorT()
-            half.name, half.shape = tensor.name + b"/half", tensor.shape
-            half.type, half.buffer = schema.TensorType.FLOAT16, tensor.buffer
-            graph.tensors.append(half)
-            tensor.buffer = 0  # the empty one
-            operator = schema.OperatorT()
-            operator.opcodeIndex = len(model.operatorCodes) - 1
-            operator.inputs, operator.outputs = [len(graph.tensors) - 1], [i]
-            graph.operators.insert(0, operator)
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
-
-
-def _weights(model: schema.ModelT, graph: schema.SubGraphT) -> list[int]:
-    """The tensors to be stored in half precision: large constants, and the biases that are added to their products.
-
-    Browsers multiply by half weights quickly, by XNNPACK, only where the bias is half, too.
-    """
-    computed = {tensor for operator in graph.operators for tensor in operator.outputs}
-    large = {
-        i
-        for i, tensor in enumerate(graph.tensors)
-        if tensor.type == schema.TensorType.FLOAT32
-        and i not in computed
-        and model.buffers[tensor.buffer].data is not None  # It is none of an input.
-        and np.prod(tensor.shape) >= HALF_FROM
-    }
-    layers = [
-        operator.inputs
-        for operator in graph.operators
-        if model.operatorCodes[operator.opcodeIndex].builtinCode == schema.BuiltinOperator.FULLY_CONNECTED
-    ]
-    biases = {inputs[2] for inputs in layers if inputs[1] in large and len(inputs) > 2 and inputs[2] >= 0}
-    return sorted(large | biases)
-
-
-def _dequantize_code() -> schema.OperatorCodeT:
-    code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.DEQUANTIZE
-    code.version = 3  # from float16
-    return code

@@ -113,7 +113,7 @@ class PartitionedConvolution:
             The convolution's next samples `[batch, n_samples]`, and the spectra with this block's.
         """
         newest = self._transform.forth(block)[:, :, tf.newaxis]
-        latest = tf.concat([newest, cut(latest, 0, len(self._partitions) - 1, axis=2)], axis=2)
+        latest = tf.concat([newest, latest[:, :, :-1]], axis=2)
         product = complex_product(*tf.unstack(latest, axis=1), *_real_and_imaginary(self._partitions))
         sums = (tf.reduce_sum(each, axis=1) for each in product)
         return self._transform.back(*sums, self._transform.n_samples), latest
@@ -153,13 +153,6 @@ def overlap_and_add(blocks: tf.Tensor, hop: int) -> tf.Tensor:
     batch, n_blocks, size = blocks.shape
     n_hops = -(-size // hop)
     hops = tf.reshape(tf.pad(blocks, [[0, 0], [0, 0], [0, n_hops * hop - size]]), [batch, n_blocks, n_hops, hop])
-    of_each = [tf.reshape(cut(hops, i, i + 1, axis=2), [batch, n_blocks, hop]) for i in range(n_hops)]
+    of_each = [hops[:, :, i] for i in range(n_hops)]
     moved = [tf.pad(each, [[0, 0], [i, n_hops - 1 - i], [0, 0]]) for i, each in enumerate(of_each)]
     return tf.reshape(tf.add_n(moved), [batch, -1])
-
-
-def cut(x: tf.Tensor, begin: int, end: int, axis: int = 1) -> tf.Tensor:
-    """A slice along an axis. LiteRT copies Python's slices number by number, and these at once."""
-    begins, sizes = [0] * len(x.shape), list(x.shape)
-    begins[axis], sizes[axis] = begin, end - begin
-    return tf.slice(x, begins, sizes)

@@ -17,7 +17,6 @@ from neural_midi_synth.exporting.litert_convolution import (
     FourierTransform,
     PartitionedConvolution,
     complex_product,
-    cut,
     exact_product,
     overlap_and_add,
 )
@@ -163,11 +162,9 @@ class _Oscillators(Oscillators):
         def times(factor: float) -> tf.Tensor:
             return sum(digit * round(factor * 2.0**-shift) for digit, shift in zip(digits, (0, 14, 28)))
 
-        n_frames = hz.shape[1] - 1
-
         def change(factor: float) -> tf.Tensor:
             factors = times(factor)
-            return cut(factors, 1, n_frames + 1) - cut(factors, 0, n_frames)
+            return factors[:, 1:] - factors[:, :-1]
 
         step = 2.0**64 / self._sample_rate
         doubled = np.round(2.0 * samples).astype(np.int64)
@@ -180,14 +177,14 @@ class _Oscillators(Oscillators):
             since = tf.maximum(doubled + 2 - 2 * tf.cast(self.jumps(onset), tf.int64), 0)
             gradual = tf.where(onset < 0.0, gradual, change(step / 2.0) * since)
         sounds = tf.cast(hz[:, :-1] > 0.0, tf.int64)
-        steps = cut(times(step / 2.0), 0, n_frames) * (doubled + 2) + gradual * sounds
+        steps = times(step / 2.0)[:, :-1] * (doubled + 2) + gradual * sounds
         if plucked is None:
             return _high_word(steps), None
         is_anew = plucked & (since > 0)
         # Onsets lie on 64ths of a hop; a sample is counted in as many parts.
         first_pulse = tf.cast(tf.round((onset * self._hop + FIRST_PULSE * self._sample_rate) * _PARTS), tf.int64)
         since = (doubled + 2) * (_PARTS // 2) - first_pulse
-        anew = cut(times(step / _PARTS), 1, n_frames + 1) * since * sounds
+        anew = times(step / _PARTS)[:, 1:] * since * sounds
         return _high_word(tf.where(is_anew, anew, steps)), is_anew
 
 
@@ -234,12 +231,12 @@ class _Filters(Filters):
             for part in tf.split(each, 2, axis=2)
         ]
         signal = self._transform.back(*complex_product(*parts), 2 * self._transform.n_samples)
-        return tf.reshape(cut(signal, 0, self._n_samples), [voices, n_hops, self._n_samples])
+        return tf.reshape(signal[:, : self._n_samples], [voices, n_hops, self._n_samples])
 
     def overlap_and_add(self, signals: tf.Tensor, hop: int) -> tf.Tensor:
         size = signals.shape[-1]
         n_samples = (signals.shape[1] - 1) * hop + size
-        return cut(overlap_and_add(signals, hop), 0, n_samples)
+        return overlap_and_add(signals, hop)[:, :n_samples]
 
 
 def _filtered_noise(processor: FilteredNoise, controls: dict[str, tf.Tensor], state: State) -> tuple[tf.Tensor, State]:

@@ -121,9 +121,17 @@ def _facts(exhibit: Exhibit, name: str, model: str, block_frames: int, voices: i
         "block_frames": block_frames,
         "voices": voices,
         "pitch_range": list(instrument.pitch_range),
+        "banks": _banks(instrument, block_frames, voices),
         "controllers": [int(channel[3:]) for channel in instrument.controls.channels if channel.startswith("cc_")],
         **{fact: facts[fact] for fact in _FACTS if fact in facts},
     }
+
+
+def _banks(instrument: Instrument, block_frames: int, voices: int) -> list[dict[str, list[int]]]:
+    """Where in the model's state the page finds what each bank of oscillators plays: begin and end."""
+    places = litert.packing(instrument, block_frames, voices).places
+    names = [name.removesuffix("_harmonics") for name in places if name.endswith("_harmonics")]
+    return [{part: list(places[f"{name}_{part}"][1:]) for part in ("f0_hz", "harmonics")} for name in names]
 
 
 def _pieces(folder: pathlib.Path) -> Iterator[dict[str, str]]:

@@ -88,7 +88,7 @@ class Oscillators:
         n = 2 * half * -(-n // (2 * half))
         first = 0.0 if spacing == 1 else hop // 2 - 0.5 - (n - 1) / 2.0 * spacing
         self.positions = first + np.arange(n) * float(spacing)
-        self._offsets = ((np.arange(half) + 0.5) * spacing).astype(np.float32)
+        self._offsets = ((np.arange(half) + 0.5) * spacing).astype(np.float32)[:, np.newaxis]
         self._size = 2 * half * spacing
         samples = self.positions.reshape([-1, 2 * half])
         self.middles = samples.mean(axis=1)
@@ -221,14 +221,13 @@ class Oscillators:
             return tf.reshape(falling_and_rising * waves[:, :, tf.newaxis], [n_frames, batch, 2 * pieces, n])
 
         of_phases = [weighted(waves) for waves in _sine_and_cosine(phases)]
-        turned = (frequencies * (turn() / self._sample_rate))[..., tf.newaxis] * self._offsets
-        sines, cosines = _sine_and_cosine(turned)
-
-        def played(of_frames: slice) -> tf.Tensor:
-            even_and_odd = (tf.matmul(of, turns[of_frames]) for of, turns in zip(of_phases, (cosines, sines)))
-            return tf.reshape(_forth_and_back(*even_and_odd), [n_frames, batch, 2, pieces, 2 * len(self._offsets)])
-
-        at_begin, at_end = played(slice(None, -1)), played(slice(1, None))
+        turned = (frequencies * (turn() / self._sample_rate))[:, :, tf.newaxis] * self._offsets
+        # Of each hop at the earlier frequency and at the later one.
+        sines, cosines = (tf.concat([each[:-1], each[1:]], axis=2) for each in _sine_and_cosine(turned))
+        even, odd = (tf.matmul(of, by, transpose_b=True) for of, by in zip(of_phases, (cosines, sines)))
+        shape = [n_frames, batch, 2, pieces, 2, len(self._offsets)]
+        played = _forth_and_back(tf.reshape(even, shape), tf.reshape(odd, shape))
+        at_begin, at_end = tf.unstack(played, axis=4)
         falling, rising = tf.unstack(at_begin + share[..., tf.newaxis, :, :] * (at_end - at_begin), axis=2)
         signal = tf.reshape(falling + rise * (rising - falling), [n_frames, batch, len(self.positions)])
         if self._between is not None:

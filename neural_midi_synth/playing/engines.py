@@ -18,7 +18,7 @@ from neural_midi_synth.environment import silent_stderr
 from neural_midi_synth.errors import DataError
 from neural_midi_synth.instrument.controls import COLUMNS, PADDING, frame_of, padded
 from neural_midi_synth.instrument.instrument import Instrument
-from neural_midi_synth.instrument.recurrent import State, flat_state
+from neural_midi_synth.instrument.recurrent import Packing, State
 from neural_midi_synth.playing.extra import import_extra
 
 Rows = Mapping[str, Sequence[Sequence[float]]]
@@ -75,7 +75,7 @@ class GraphEngine:
             voices: How many there are.
         """
         self._instrument, self._block_frames, self._voices = instrument, block_frames, voices
-        self._packing = _Packing(instrument.initial_state(1, voices))
+        self._packing = Packing(instrument.initial_state(1, voices))
         self._play_events, self._step = instrument.traced(("stream", block_frames, voices), self._trace)
         self.begin(first_sample=0)
 
@@ -163,15 +163,9 @@ class LiteRTEngine:
                 f"Stream: the model is for {made_for} voices and blocks of {n_rows - 2} frames, not for {voices} and "
                 f"{block_frames}."
             )
-        first, second = (
-            dict(flat_state(instrument.initial_state(1, voices, sample))) for sample in (0, instrument.hop)
-        )
-        # The model counts from what it begins with; what is counted are samples and frames.
-        self._counted = {
-            name: (second[name] - first[name]).numpy()
-            for name in inputs
-            if name in first and first[name].dtype.is_integer
-        }
+        # The model counts from what it begins with; what is counted are samples and frames, the whole numbers.
+        first, second = (_whole_numbers(instrument.initial_state(1, voices, at)) for at in (0, instrument.hop))
+        self._counted = second - first
         self.begin(first_sample=0)
         with silent_stderr():  # It says how it will compute when it does for the first time.
             self.play([dict.fromkeys(COLUMNS, ())] * voices, first_frame=0)
@@ -179,10 +173,9 @@ class LiteRTEngine:
 
     def begin(self, first_sample: int) -> None:
         """As `Engine.begin`, at the begin of a frame."""
-        n_frames = first_sample // self._hop
-        counted = {name: n_frames * in_a_frame for name, in_a_frame in self._counted.items()}
+        counted = first_sample // self._hop * self._counted
         self._state = {
-            name: counted[name].astype(zeros.dtype) if name in counted else zeros
+            name: counted.astype(zeros.dtype) if np.issubdtype(zeros.dtype, np.integer) else zeros
             for name, zeros in self._silence.items()
         }
 
@@ -211,6 +204,13 @@ class LiteRTEngine:
                 values[:, :n_times] -= first_frame / self._frame_rate
                 room[: len(values)] = values
         return filled
+
+
+def _whole_numbers(state: State) -> np.ndarray:
+    """Those of a state, in the order in which a model has them."""
+    packing = Packing(state)
+    (packed,) = (each for each in packing.pack(state) if each.dtype.is_integer)
+    return packed.numpy()
 
 
 def import_litert() -> ModuleType:
@@ -248,28 +248,3 @@ def _unpacked_events(packed: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor
     parts = tf.split(events, tf.concat([tf.cast(head[0, :2], tf.int32), [-1]], axis=0), axis=1, num=len(COLUMNS))
     rows = {name: part[..., :columns] for (name, columns), part in zip(COLUMNS.items(), parts)}
     return rows, tf.cast(head[0, 2], tf.int64), tf.cast(head[:, 3], tf.float32)
-
-
-class _Packing:
-    """A state as one tensor for each type of number: to hand a graph two tensors takes less time than twenty."""
-
-    def __init__(self, state: State) -> None:
-        self._like = state
-        self._leaves = tf.nest.flatten(state)
-        self._types = sorted({leaf.dtype for leaf in self._leaves}, key=str)
-        self.specs = [tf.TensorSpec(packed.shape, packed.dtype) for packed in self.pack(state)]
-
-    def pack(self, state: State) -> list[tf.Tensor]:
-        leaves = tf.nest.flatten(state)
-        return [
-            tf.concat([tf.reshape(leaf, [-1]) for leaf in leaves if leaf.dtype == dtype], axis=0)
-            for dtype in self._types
-        ]
-
-    def unpack(self, packed: Sequence[tf.Tensor]) -> State:
-        parts = {}
-        for dtype, values in zip(self._types, packed):
-            sizes = [leaf.shape.num_elements() for leaf in self._leaves if leaf.dtype == dtype]
-            parts[dtype] = iter(tf.split(values, sizes))
-        leaves = [tf.reshape(next(parts[leaf.dtype]), leaf.shape) for leaf in self._leaves]
-        return tf.nest.pack_sequence_as(self._like, leaves)

@@ -47,6 +47,7 @@ model, rows, played = sys.argv[1:]
 runner = Interpreter(model_path=model, num_threads=1).get_signature_runner("stream")
 piece = dict(np.load(rows))
 rate, block_frames, n_frames = (int(piece.pop(name)) for name in ("frame_rate", "block_frames", "n_frames"))
+of_pitches = slice(*piece.pop("of_pitches"))
 inputs = runner.get_input_details()
 state = {name: np.zeros(of["shape"], of["dtype"]) for name, of in inputs.items() if name not in piece}
 
@@ -73,7 +74,7 @@ audio, pitches = [], []
 for first in range(0, n_frames, block_frames):
     state = runner(**dict(block(first)), **state)
     audio.append(state.pop("audio")[0])
-    pitches.append(state["state_processor_group_harmonic_f0_hz"].ravel())
+    pitches.append(state["state_float32"][of_pitches])
 np.savez(played, audio=np.concatenate(audio), pitches=np.stack(pitches, axis=1), **state)
 """
 
@@ -105,12 +106,15 @@ def _expected(built, rows, n_frames=N_FRAMES):
 def _played(folder, built, model, rows, block_frames, n_frames=N_FRAMES):
     """What the model plays in a Python without TensorFlow."""
     (folder / "stream.tflite").write_bytes(model)
+    places = litert.packing(built, block_frames, len(rows["notes"])).places
+    _, *of_pitches = places["state_processor_group_harmonic_f0_hz"]
     facts = {"frame_rate": built.frame_rate, "block_frames": block_frames, "n_frames": n_frames}
-    np.savez(folder / "rows.npz", **rows, **facts)
+    np.savez(folder / "rows.npz", **rows, **facts, of_pitches=of_pitches)
     names = (folder / name for name in ("stream.tflite", "rows.npz", "played.npz"))
     answer = subprocess.run([sys.executable, "-c", PLAY, *map(str, names)], capture_output=True, text=True, timeout=120)
     assert answer.returncode == 0, answer.stderr
-    return dict(np.load(folder / "played.npz"))
+    played = dict(np.load(folder / "played.npz"))
+    return played | {name: played[f"state_{of.name}"][begin:end] for name, (of, begin, end) in places.items()}
 
 
 def _loud(model, *bindings):
@@ -230,6 +234,8 @@ def test_only_builtin_operators_and_half_weights():
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(litert.convert(guitar, 4)))
     assert all(code.builtinCode != schema.BuiltinOperator.CUSTOM for code in model.operatorCodes)
     (graph,) = model.subgraphs
+    used = {model.operatorCodes[operator.opcodeIndex].builtinCode for operator in graph.operators}
+    assert schema.BuiltinOperator.STRIDED_SLICE not in used  # It copies number by number.
     sizes = {schema.TensorType.FLOAT16: [], schema.TensorType.FLOAT32: []}
     for tensor in graph.tensors:
         if tensor.type in sizes and tensor.buffer and model.buffers[tensor.buffer].data is not None:

@@ -7,6 +7,7 @@ const PIXELS_A_SECOND = 80;
 const PANEL = 0.2; // Share of the picture for the harmonics.
 const MARKS = [100, 200, 500, 1000, 2000, 5000, 10000];
 const QUIETEST_DB = -70;
+const COLOURS = 64;
 const VOICE_COLOURS = ["#1fb5a6", "#5b8def", "#c05bd6", "#4fae3d", "#e0559a", "#2e9fd4", "#8a6cf0", "#7f9a1c"];
 
 export interface Sounding {
@@ -19,6 +20,7 @@ export class Picture {
   private readonly passing = document.createElement("canvas");
   private sounding: Sounding = { pitches: [], banks: [] };
   private spectrum = new Float32Array(0);
+  private colours: string[] = [];
   private last = 0;
   private rest = 0;
   private readonly isStill = matchMedia("(prefers-reduced-motion: reduce)");
@@ -37,11 +39,6 @@ export class Picture {
     this.context = canvas.getContext("2d")!;
     new ResizeObserver(() => this.fit()).observe(canvas);
     this.isDark.addEventListener("change", () => this.fit());
-    requestAnimationFrame((time) => this.draw(time));
-  }
-
-  show(sounding: Sounding): void {
-    this.sounding = sounding;
   }
 
   private fit(): void {
@@ -51,12 +48,19 @@ export class Picture {
     this.passing.width = Math.max(Math.round(this.canvas.width * (1 - PANEL)), 1);
     this.passing.height = this.canvas.height;
     const passing = this.passing.getContext("2d")!;
-    passing.fillStyle = colour(0, this.isDark.matches);
+    this.colours = Array.from({ length: COLOURS }, (_, i) => colour(i / (COLOURS - 1), this.isDark.matches));
+    passing.fillStyle = this.colours[0];
     passing.fillRect(0, 0, this.passing.width, this.passing.height);
   }
 
-  private draw(time: number): void {
-    requestAnimationFrame((next) => this.draw(next));
+  /**
+   * Draws the next picture.
+   *
+   * @param time As requestAnimationFrame tells it, ms.
+   * @param sounding What sounds; nothing unless given.
+   */
+  draw(time: number, sounding?: Sounding): void {
+    if (sounding) this.sounding = sounding;
     const seconds = Math.min((time - this.last) / 1000, 0.1);
     this.last = time;
     const scale = this.canvas.height / Math.max(this.canvas.clientHeight, 1);
@@ -93,12 +97,13 @@ export class Picture {
       let level = -Infinity;
       for (let bin = first; bin < Math.min(end, this.spectrum.length); bin++)
         level = Math.max(level, this.spectrum[bin]);
-      passing.fillStyle = colour(Math.min(Math.max((level + 95) / 70, 0), 1), this.isDark.matches);
+      const share = Math.min(Math.max((level + 95) / 70, 0), 1);
+      passing.fillStyle = this.colours[Math.round(share * (COLOURS - 1))];
       passing.fillRect(width - step, y, step, 2);
     }
     for (const [voice, pitch] of this.sounding.pitches.entries()) {
       // The lowest of its banks: others play a fifth above it, say.
-      const hz = Math.min(...this.sounding.banks.map(({ f0 }) => f0[voice]));
+      const hz = Math.min(...this.sounding.banks.map(({ f0_hz }) => f0_hz[voice]));
       if (pitch === null || !(hz > LOWEST_HZ && hz < highest)) continue;
       passing.fillStyle = VOICE_COLOURS[voice % VOICE_COLOURS.length];
       passing.fillRect(width - step, this.yOf(hz) - 1.5, step, 3);
@@ -109,7 +114,7 @@ export class Picture {
     this.context.fillStyle = getComputedStyle(this.canvas).getPropertyValue("--panel");
     this.context.fillRect(left, 0, width - left, height);
     const room = width - left - 4 * scale;
-    for (const { f0, harmonics } of this.sounding.banks) this.bank(f0, harmonics, left, room, scale);
+    for (const { f0_hz, harmonics } of this.sounding.banks) this.bank(f0_hz, harmonics, left, room, scale);
     this.context.globalAlpha = 1;
   }
 
@@ -118,13 +123,15 @@ export class Picture {
     this.context.globalAlpha = 0.9;
     for (let voice = 0; voice < f0.length; voice++) {
       this.context.fillStyle = VOICE_COLOURS[voice % VOICE_COLOURS.length];
+      this.context.beginPath();
       for (let k = 1; k <= count; k++) {
         const hz = k * f0[voice];
         const amplitude = harmonics[voice * count + k - 1];
         const level = 20 * Math.log10(Math.max(amplitude, 1e-6));
         if (hz < LOWEST_HZ || hz > this.sampleRate() / 2 || level < QUIETEST_DB) continue;
-        this.context.fillRect(left + 2 * scale, this.yOf(hz) - scale, room * (1 - level / QUIETEST_DB), 2 * scale);
+        this.context.rect(left + 2 * scale, this.yOf(hz) - scale, room * (1 - level / QUIETEST_DB), 2 * scale);
       }
+      this.context.fill();
     }
   }
 

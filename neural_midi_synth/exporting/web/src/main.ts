@@ -19,6 +19,8 @@ interface Site {
 }
 
 const TAIL_SECONDS = 1;
+const PICTURE_MILLISECONDS = 25; // From one to the next, at least: every second frame of most screens.
+const WORDS_MILLISECONDS = 100; // Likewise of what is shown in words and by sliders.
 const SCREEN = "screen"; // The MIDI channel of the keyboard on screen.
 const NO_KNOBS = [SUSTAIN_PEDAL, ...PARAMETER_CONTROLLERS];
 
@@ -247,12 +249,25 @@ element("save-heard").onclick = () => void download(sound.heard(), `${instrument
 
 // ---- Look --------------------------------------------------------------------------------------------------------
 
-sound.onBlock = (block) => {
-  picture.show(block);
-  keyboard.show(block.pitches);
-  if (block.seconds !== null) styles.follow(block.controls);
-  if (block.seconds !== null) showTime(Math.min(block.seconds, Number(seek.max)));
-};
+// Blocks come sixty times a second, and drawing takes time that the next block needs where there are few processors.
+let latest: Parameters<typeof sound.onBlock>[0] | null = null;
+let drawn = 0;
+let told = 0;
+sound.onBlock = (block) => (latest = block);
+
+function look(time: number): void {
+  requestAnimationFrame(look);
+  if (time - drawn < PICTURE_MILLISECONDS) return;
+  drawn = time;
+  picture.draw(time, latest ?? undefined);
+  if (!latest) return;
+  keyboard.show(latest.pitches);
+  if (latest.seconds === null || time - told < WORDS_MILLISECONDS) return;
+  told = time;
+  styles.follow(latest.controls);
+  showTime(Math.min(latest.seconds, Number(seek.max)));
+}
+requestAnimationFrame(look);
 sound.onStopped = () => setPlaying(false);
 sound.onMessage = (text) => say(text, true);
 sound.onDelay = () => tellFacts();

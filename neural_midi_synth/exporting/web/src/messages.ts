@@ -16,6 +16,7 @@ export interface Instrument {
   live: boolean;
   block_frames: number;
   voices: number;
+  banks: Record<keyof Bank, [begin: number, end: number]>[];
   styles: Record<string, number>;
   defaults: Record<string, number>;
   controllers: number[];
@@ -49,8 +50,8 @@ export type FromWorker =
       pitches: (number | null)[];
       controls: [number: number, value: number][];
       banks: Bank[];
-      /** What it took to make it; null where nothing sounds, and nothing is made. */
-      milliseconds: number | null;
+      /** What the blocks since some were last told took to be made, ms; where nothing sounds, nothing is made. */
+      costs: number[];
     }
   | { type: "stopped" }
   | { type: "sounds"; time: number }

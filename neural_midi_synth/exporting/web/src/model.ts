@@ -1,20 +1,14 @@
 // The instrument itself: one block of its stream after the other, by LiteRT.
 
 import { type CompiledModel, loadAndCompile, loadLiteRt, Tensor } from "@litertjs/core";
+import type { Instrument } from "./messages";
 import type { Rows } from "./voices";
 
 /** A bank of oscillators at the last frame: of each voice its fundamental, Hz, and the amplitude of each harmonic. */
 export interface Bank {
-  f0: Float32Array;
+  f0_hz: Float32Array;
   harmonics: Float32Array;
 }
-
-export interface Block {
-  audio: Float32Array;
-  banks: Bank[];
-}
-
-const BANK = /^(state_processor_group_.*)_harmonics$/;
 
 let runtime: Promise<unknown> | undefined;
 
@@ -60,7 +54,7 @@ export class Model {
   }
 
   /** Plays a block. */
-  async play(rows: Rows): Promise<Block> {
+  async play(rows: Rows): Promise<Float32Array> {
     const inputs: Record<string, Tensor> = { ...this.state };
     for (const { name, shape } of this.compiled.getInputDetails()) {
       if (!name.startsWith("state_")) inputs[name] = new Tensor(rows[name as keyof Rows], [...shape]);
@@ -71,10 +65,13 @@ export class Model {
     this.state = state;
     const samples = audio.toTypedArray() as Float32Array;
     audio.delete();
-    const read = (name: string): Float32Array => state[name].toTypedArray() as Float32Array;
-    const names = Object.keys(state).flatMap((name) => BANK.exec(name)?.[1] ?? []);
-    const banks = names.map((name) => ({ f0: read(`${name}_f0_hz`), harmonics: read(`${name}_harmonics`) }));
-    return { audio: samples, banks };
+    return samples;
+  }
+
+  /** What the banks of oscillators play, from the places in the state where they are. */
+  banks(places: Instrument["banks"]): Bank[] {
+    const state = this.state.state_float32.toTypedArray() as Float32Array;
+    return places.map((of) => ({ f0_hz: state.slice(...of.f0_hz), harmonics: state.slice(...of.harmonics) }));
   }
 
   delete(): void {

@@ -170,8 +170,8 @@ export class Sound {
     if (message.type === "loaded") this.loading?.resolve();
     else if (message.type === "failed") this.fail(message.message);
     else if (message.type === "block") {
-      if (message.milliseconds !== null) this.costs.push(message.milliseconds);
-      if (this.costs.length > MOST_COSTS) this.costs.shift();
+      this.costs.push(...message.costs);
+      this.costs.splice(0, Math.max(this.costs.length - MOST_COSTS, 0));
       this.onBlock(message);
     } else if (message.type === "stopped") this.onStopped();
     else if (message.type === "progress") this.onProgress(message.share);

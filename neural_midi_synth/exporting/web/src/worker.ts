@@ -1,7 +1,7 @@
 // Plays: from events and pieces to blocks of sound, live for the audio thread, or as a whole.
 
 import { clock, type FromWorker, type Instrument, RING_HEADER, RING_SAMPLES, type ToWorker, WRITTEN } from "./messages";
-import { type Block, Model } from "./model";
+import { Model } from "./model";
 import { duration, type Voice } from "./pieces";
 import { type ChannelEvent, Voices } from "./voices";
 
@@ -9,6 +9,8 @@ const SILENT = 1e-4;
 const TAIL_SECONDS = 1;
 const MOST_HEARD_SECONDS = 20 * 60;
 const WARM_UP_BLOCKS = 100; // Until then browsers run WebAssembly more slowly, and blocks would come late.
+
+const TOLD_EVERY = 2; // Blocks: as often as the page draws.
 
 const tell = (message: FromWorker, transfer: Transferable[] = []): void => self.postMessage(message, { transfer });
 
@@ -28,6 +30,7 @@ class Player {
   private ring: Float32Array | null = null;
   private heard: Float32Array[] = [];
   private nHeard = 0;
+  private costs: number[] = []; // Of the blocks since some were last told, ms.
 
   constructor(
     private readonly of: Instrument,
@@ -122,7 +125,7 @@ class Player {
         const block = await this.model.play(voices.rows(first));
         const begin = first * hop - latency;
         const from = Math.max(-begin, 0);
-        const part = block.audio.subarray(from, Math.min(from + wanted - Math.max(begin, 0), block.audio.length));
+        const part = block.subarray(from, Math.min(from + wanted - Math.max(begin, 0), block.length));
         audio.set(part, Math.max(begin, 0));
         if (i % 16 === 0) {
           tell({ type: "progress", id, share: i / nBlocks });
@@ -197,22 +200,25 @@ class Player {
     }
     this.frame += block_frames;
     const isQuiet = this.quietFrames > frame_rate && !this.voices.isBusy(first, 0);
-    let block: Block | null = null;
-    const begin = performance.now();
+    let block: Float32Array | null = null;
     if (!isQuiet) {
+      const begin = performance.now();
       block = await this.model.play(this.voices.rows(first));
-      const isSilent = block.audio.every((sample) => Math.abs(sample) < SILENT);
+      this.costs.push(performance.now() - begin);
+      const isSilent = block.every((sample) => Math.abs(sample) < SILENT);
       this.quietFrames = isSilent && !this.voices.isBusy(first, 0) ? this.quietFrames + block_frames : 0;
     }
-    tell({
-      type: "block",
-      seconds: this.place === null ? null : this.place / frame_rate,
-      pitches: this.voices.pitches(first),
-      controls: this.voices.controls(first),
-      banks: block?.banks ?? [],
-      milliseconds: block && performance.now() - begin,
-    });
-    return block?.audio ?? new Float32Array(block_frames * hop);
+    if ((first / block_frames) % TOLD_EVERY === 0) {
+      tell({
+        type: "block",
+        seconds: this.place === null ? null : this.place / frame_rate,
+        pitches: this.voices.pitches(first),
+        controls: this.voices.controls(first),
+        banks: block ? this.model.banks(this.of.banks) : [],
+        costs: this.costs.splice(0),
+      });
+    }
+    return block ?? new Float32Array(block_frames * hop);
   }
 }
 
