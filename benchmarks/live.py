@@ -146,7 +146,7 @@ def played(midi: pathlib.Path, take: pathlib.Path, block: str, environment: dict
         program.kill()
         error = program.stderr.read()
         listener.join()
-    summed_up = re.search(r"played ([\d.]+) s, (\d+) underruns, load (\d+) %", "".join(lines))
+    summed_up = re.search(r"played ([\d.]+) s, (\d+) underruns?, load (\d+) %", "".join(lines))
     if summed_up is None:
         raise RuntimeError(f"nms_play ended early: {error}")
     seconds, underruns, load = summed_up.groups()

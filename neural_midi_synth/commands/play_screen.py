@@ -14,7 +14,7 @@ from neural_midi_synth.playing.extra import import_extra
 
 if TYPE_CHECKING:
     from neural_midi_synth.playing.devices import Keyboards, Speakers
-    from neural_midi_synth.playing.live import Latency
+    from neural_midi_synth.playing.live import Latency, Live
     from neural_midi_synth.playing.session import Session
 
 _PIANO = "awsedftgyhujkolp"
@@ -44,6 +44,10 @@ def latency_line(latency: Latency, tolerance: float) -> str:
     return f"latency {1000 * latency.total:.1f} ms ± {1000 * tolerance:.1f} ({parts})"
 
 
+def _underruns(live: Live) -> str:
+    return "1 underrun" if live.gaps == 1 else f"{live.gaps} underruns"
+
+
 class Lines:
     """Where there is no terminal: lines, when something changes.
 
@@ -67,7 +71,7 @@ class Lines:
         if self._session is not None:
             live = self._session.live
             seconds = live.stream.frame / live.stream.instrument.frame_rate
-            print(f"played {seconds:.1f} s, {live.gaps} underruns, load {100 * live.load:.0f} %", flush=True)
+            print(f"played {seconds:.1f} s, {_underruns(live)}, load {100 * live.load:.0f} %", flush=True)
 
     def begin(self, session: Session, speakers: Speakers, keyboards: Keyboards) -> None:
         """Says what plays, and on what."""
@@ -166,7 +170,7 @@ class Screen(Lines):
             name = f"> {style}" if i == self._chosen else f"  {style}"
             table.add_row(name, f"{_bar(value / 127.0)} {value:.0f}  {' '.join(knobs)}")
         table.add_row("latency", latency_line(live.latency, live.tolerance).removeprefix("latency "))
-        table.add_row("load", f"{_bar(live.load)} {100 * live.load:.0f} %, {live.gaps} underruns")
+        table.add_row("load", f"{_bar(live.load)} {100 * live.load:.0f} %, {_underruns(live)}")
         table.add_row("", f"keys {_PIANO[:12]} play, z x octave, Tab style, - = its value, m learns its knob,")
         table.add_row("", "space panic, q ends")
         for sentence in self._sentences:

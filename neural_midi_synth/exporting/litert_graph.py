@@ -1,4 +1,4 @@
-"""What is changed in a LiteRT model after TensorFlow's converter: how it copies slices, and how weights are stored."""
+"""What is changed in a LiteRT model after TensorFlow's converter: copies that take time, and how weights are stored."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ def improved(model: bytes) -> bytes:
         model: As the converter makes it.
 
     Returns:
-        The same model with slices that are copied at once and weights in half precision.
+        The same model with slices that are copied at once, fewer changes of shape, and weights in half precision.
     """
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(model))
     _have_slices_at_once(model)
+    _have_fewer_shapes(model)
     _have_half_weights(model)
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
@@ -39,14 +40,37 @@ def _have_slices_at_once(model: schema.ModelT) -> None:
                 continue
             source, result = operator.inputs[0], operator.outputs[0]
             begin, size = place
+            shape = list(graph.tensors[result].shape)
             if size != list(graph.tensors[source].shape):
-                part = _appended(graph, graph.tensors[result], size)
+                part = result if size == shape else _appended(graph, graph.tensors[result], size)
                 places = [_constant(model, graph, numbers) for numbers in (begin, size)]
                 operators.append(_operator(codes["SLICE"], [source, *places], part))
                 source = part
-            shape = _constant(model, graph, graph.tensors[result].shape)
-            operators.append(_operator(codes["RESHAPE"], [source, shape], result))
+            if source != result:
+                operators.append(_operator(codes["RESHAPE"], [source, _constant(model, graph, shape)], result))
         graph.operators = operators
+
+
+def _have_fewer_shapes(model: schema.ModelT) -> None:
+    """Leaves out changes of shape that change nothing, or that are changed again."""
+    for graph in model.subgraphs:
+        same: dict[int, int] = {}  # As a tensor, the one it has its numbers and its shape from.
+        reshaped: dict[int, int] = {}  # And the one it has its numbers from.
+        for operator in graph.operators:
+            operator.inputs = [same.get(i, i) for i in operator.inputs]
+            if _code_of(model, operator) == schema.BuiltinOperator.RESHAPE:
+                (result,) = operator.outputs
+                source = reshaped[result] = reshaped.get(operator.inputs[0], operator.inputs[0])
+                operator.inputs[0] = source
+                if list(graph.tensors[source].shape) == list(graph.tensors[result].shape):
+                    same[result] = source
+        needed = set(graph.outputs)
+        operators = []
+        for operator in reversed(graph.operators):
+            if needed.intersection(operator.outputs):
+                operators.append(operator)
+                needed.update(operator.inputs)
+        graph.operators = operators[::-1]
 
 
 def _slice_of(

@@ -47,8 +47,9 @@ _STANDSTILL_SECONDS = 0.3  # Without a callback for so long, a device has stoppe
 _WAIT_SECONDS = 0.02  # The longest that the thread sleeps.
 _GROWTH = 1.1  # Of what is kept free for computing, where it was too little.
 _MOST_COMPUTING = 0.04  # s
-_CHANCE_SECONDS = 10.0  # A block that is late, and no other within so long, is no reason to make all later.
-_PATIENCE_SECONDS = 8.0  # Without a late block for so long, less is kept free again; twice as long after each failure.
+_CHANCE_SECONDS = 60.0  # A block that is late, and no other within so long, is no reason to make all later.
+_PATIENCE_SECONDS = 60.0  # Without a late block for so long, less is kept free again; twice as long after each failure.
+_WITHIN_REACH = 2.0  # Times what is kept free: for pauses of the machine that are longer nothing is kept free.
 _REST_SECONDS = 0.1  # Without an event, since those before and after it are not equally late.
 _AVERAGED = 0.02  # How much a new block counts in the average load.
 
@@ -262,6 +263,7 @@ class Live:
         with self._lock:
             self._catch_up(now)
             frame, position, resampler, output = self._frame, self._position, self._resampler, self.output
+        due = min(self.due(now), now)
         if self.before_block is not None:
             self.before_block(frame + self.stream.block_frames)
         began = time.perf_counter()
@@ -270,7 +272,7 @@ class Live:
         took = time.perf_counter() - began
         if output.position > position:
             self.late += 1
-            self._leave_more_time(took, now)
+            self._leave_more_time(took, took + now - due, now)
         else:
             self._leave_less_time(now)
         output.write(position, samples)
@@ -311,10 +313,17 @@ class Live:
         """Which sample the device asks for at a time, as a fraction too."""
         return 0.0 if self._seen == -math.inf else self._clock.counted_at(when) * self.sample_rate
 
-    def _leave_more_time(self, took: float, now: float) -> None:
-        """After late blocks that took too long: as much as twice was too little, while that can still be played."""
+    def _leave_more_time(self, took: float, needed: float, now: float) -> None:
+        """After late blocks: as much as twice was too little, while that can still be played.
+
+        Args:
+            took: What the block took to be computed, s.
+            needed: The same with what its thread was late to begin, s.
+            now: s by `time.perf_counter`.
+        """
         when, took_then = self._last_late
-        if took > self._computing and now < when + _CHANCE_SECONDS:
+        can_be_helped = took > self._computing or needed < _WITHIN_REACH * self._computing
+        if can_be_helped and now < when + _CHANCE_SECONDS:
             enough = min(max(_GROWTH * self._computing, min(took, took_then)), _MOST_COMPUTING)
             self._computing = max(enough, self._computing)
         if self._has_tried_less:
