@@ -76,7 +76,7 @@ def _have_fewer_shapes(model: schema.ModelT) -> None:
 def _slice_of(
     model: schema.ModelT, graph: schema.SubGraphT, operator: schema.OperatorT
 ) -> tuple[list[int], list[int]] | None:
-    """Begin and size of what a slice takes; None where the operator is none, or takes not all between two places."""
+    """Begin and size of what a slice takes; None where the operator is none, or has a step."""
     if _code_of(model, operator) != schema.BuiltinOperator.STRIDED_SLICE:
         return None
     options, shape = operator.builtinOptions, list(graph.tensors[operator.inputs[0]].shape)
