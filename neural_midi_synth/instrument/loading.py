@@ -164,7 +164,8 @@ def _load(folder: pathlib.Path, checkpoint: str | None, modules: Collection[str]
         configure([config], skip_unknown=True)
         instrument = build()
     except DataError as error:
-        raise DataError(f"{config}: damaged ({error}). Train again.") from error
+        reason = str(error).replace(f"{config}: ", "")
+        raise DataError(f"{config}: damaged ({reason}). Train again.") from error
     _check_shapes(path, instrument)
     try:
         status = tf.train.Checkpoint(instrument=instrument).restore(path)

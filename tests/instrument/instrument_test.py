@@ -331,6 +331,9 @@ DAMAGES = {
     "checkpoint list is no list": lambda folder: (folder / "best" / "checkpoint").write_text("}{"),
     "half the weights": lambda folder: [_cut(path) for path in (folder / "best").glob("*.data-*")],
     "half an index": lambda folder: [_cut(path) for path in (folder / "best").glob("*.index")],
+    "a parameter that there is not": lambda folder: (folder / loading.CONFIG_NAME).write_text(
+        (folder / loading.CONFIG_NAME).read_text() + "\nDecoder.nonsense = 3\n"
+    ),
     "another architecture": lambda folder: (folder / loading.CONFIG_NAME).write_text(
         (folder / loading.CONFIG_NAME).read_text().replace("Decoder.units = 16", "Decoder.units = 8")
     ),
@@ -345,6 +348,7 @@ def test_a_damaged_folder_ends_in_one_line(saved, damage, capfd):
         loading.load(folder)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 300
+    assert str(caught.value).count(loading.CONFIG_NAME) <= 1
     assert "Traceback" not in capfd.readouterr().err
 
 
