@@ -2,7 +2,7 @@
 
 python data_prep/make_pretrained.py
 
-About 20 minutes on two processor cores. Stopped, it goes on where it was; what it trains is kept in out/pretrained/.
+About half an hour on two processor cores. Stopped, it goes on where it was; what it trains is kept in out/pretrained/.
 """
 
 from __future__ import annotations

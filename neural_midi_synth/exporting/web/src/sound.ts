@@ -8,7 +8,7 @@ import type { ChannelEvent } from "./voices";
 import PlayerWorker from "./worker?worker";
 
 // So far ahead blocks are made, in seconds: messages wait longer than shared memory does.
-const LEAD_SHARED = 0.016;
+const LEAD_SHARED = 0.02;
 const LEAD_MESSAGES = 0.024;
 const PICTURE_SECONDS = 0.128; // Of sound in a column of the spectrogram, at least.
 const MOST_COSTS = 1000;
