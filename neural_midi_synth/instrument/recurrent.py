@@ -39,6 +39,7 @@ class Packing:
 
     Attributes:
         places: Where the tensors lie, by the names of `flat_state`: type, begin and end.
+        specs: Of what `pack` returns, with names.
     """
 
     def __init__(self, like: State) -> None:

@@ -12,9 +12,8 @@ from neural_midi_synth.exporting import litert_graph
 SHAPE = (3, 4, 5)
 
 
-def _converted(function, n_inputs=1):
-    specs = [tf.TensorSpec(SHAPE, tf.float32) for _ in range(n_inputs)]
-    graph = tf.function(function, autograph=False).get_concrete_function(*specs)
+def _converted(function):
+    graph = tf.function(function, autograph=False).get_concrete_function(tf.TensorSpec(SHAPE, tf.float32))
     return tf.lite.TFLiteConverter.from_concrete_functions([graph]).convert()
 
 

@@ -250,7 +250,7 @@ def test_after_late_blocks_latency_grows_and_comes_back_when_it_is_calm(guitar):
     assert live.late == 2
     grown = live.latency.computing
     assert grown > least
-    device.run(7.0)
+    device.run(58.0)
     assert live.latency.computing == grown
     device.run(1.4, [(time, _note(live, 40)) for time in np.arange(0.5, 1.4, 0.05)])  # Not while events come.
     assert live.latency.computing == grown
