@@ -81,7 +81,7 @@ def _played(browser: object, address: str, piece: pathlib.Path, seconds: float) 
     while time.monotonic() < end:
         page.wait_for_timeout(1000.0 * min(_LOOK_SECONDS, max(end - time.monotonic(), 0.0)))
         worst = max(worst, _numbers(page, r"takes ([\d.]+) ms, one in a hundred ([\d.]+) ms"), key=lambda each: each[1])
-    late = _numbers(page, r"(\d+) blocks came late") or [0.0]
+    late = _numbers(page, r"(\d+) blocks? came late") or [0.0]
     return [f"{opened:.1f}", f"{seconds:g}", *(f"{each:.1f}" for each in worst), f"{late[0]:g}", f"{key_to_sound[0]:g}"]
 
 

@@ -294,7 +294,8 @@ function tellFacts(): void {
     : "not told";
   const way = sound.isShared ? "through shared memory" : "in messages, since the server does not allow shared memory";
   const measured = sound.measured === null ? "" : `; ${Math.round(1000 * sound.measured)} ms measured at the last key`;
-  const late = sound.underruns ? ` ${sound.underruns} blocks came late.` : "";
+  const blocks = sound.underruns === 1 ? "block" : "blocks";
+  const late = sound.underruns ? ` ${sound.underruns} ${blocks} came late.` : "";
   const facts: [string, string][] = [
     ["Learnt keys", range],
     ["Voices", `${voices}${live ? "" : "; plays files only"}`],
