@@ -21,7 +21,7 @@ from neural_midi_synth.exporting.litert_convolution import (
     overlap_and_add,
 )
 from neural_midi_synth.instrument.controls import Lookup
-from neural_midi_synth.instrument.harmonic import Harmonic
+from neural_midi_synth.instrument.harmonic import Banks, Harmonic
 from neural_midi_synth.instrument.instrument import Instrument
 from neural_midi_synth.instrument.noise import FilteredNoise, Filters
 from neural_midi_synth.instrument.oscillators import FIRST_PULSE, Oscillators, running_phase
@@ -75,14 +75,13 @@ def step(
     Returns:
         The signal `[1, n_frames * hop]` before it is scaled by `level`, and the next state.
     """
-    steps = {processor.name: _STEPS_OF.get(type(processor)) for processor in instrument.processor_group.processors}
     scaled = instrument.preprocessor(frames)
     parameters, decoder_state = instrument.decoder(scaled, state=state["decoder"])
     given, given_state = instrument.given(frames, state, _midi_to_hz)
     outputs, group_state = instrument.processor_group.run(
         {**parameters, **given},
         state["processor_group"],
-        lambda processor, controls, state: steps[processor.name](processor, controls, state),
+        lambda processor, controls, state: _STEPS_OF[type(processor)](processor, controls, state),
         voices,
         audible,
     )
@@ -114,30 +113,28 @@ def _midi_to_hz(pitch: tf.Tensor) -> tf.Tensor:
 class _Oscillators(Oscillators):
     """As `Oscillators`, in int64 steps of 2⁻⁶⁴ cycles, which wrap by themselves; the high word is the phase, int32."""
 
-    def phases(
-        self, f0_hz: tf.Tensor, phase: tf.Tensor, onset: tf.Tensor | None, plucked: tf.Tensor | None
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        starts, last = self._starts(f0_hz, phase[:, tf.newaxis], onset, plucked)
-        since, is_anew = self._since_begin(f0_hz, self.middles, onset, plucked)
-        if is_anew is not None:
-            starts *= 1 - tf.cast(is_anew, tf.int32)
-        return tf.cast(starts + since, tf.float32) * 2.0**-32, last[:, 0]
-
     def begins(
         self, frequencies: tf.Tensor, phase: tf.Tensor, onset: tf.Tensor | None, plucked: tf.Tensor | None
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        begins, last = self._starts(frequencies, phase, onset, plucked)
-        return tf.cast(begins, tf.float32) * 2.0**-32, last
+        """As the other's, int32 in steps of 2⁻³² cycles."""
+        steps, _ = self._since_begin(frequencies, np.array([self._hop - 1.0]), onset, plucked)
+        return running_phase(steps, phase, plucked, _first_of)
+
+    def phases(
+        self, begins: tf.Tensor, f0_hz: tf.Tensor, onset: tf.Tensor | None, plucked: tf.Tensor | None
+    ) -> tf.Tensor:
+        begins, f0_hz = begins[..., tf.newaxis], f0_hz[..., tf.newaxis]
+        onset, plucked = (None if each is None else each[..., tf.newaxis] for each in (onset, plucked))
+        since, is_anew = self._since_begin(f0_hz, self.middles, onset, plucked)
+        if is_anew is not None:
+            begins *= 1 - tf.cast(is_anew, tf.int32)
+        return tf.cast(begins + since, tf.float32) * 2.0**-32
+
+    def cycles(self, begins: tf.Tensor) -> tf.Tensor:
+        return tf.cast(begins, tf.float32) * 2.0**-32
 
     def filled_in(self, played: tf.Tensor) -> tf.Tensor:
         return exact_product(played, self._between)
-
-    def _starts(
-        self, hz: tf.Tensor, phase: tf.Tensor, onset: tf.Tensor | None, plucked: tf.Tensor | None
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Phase at the begin of each hop, int32 `[voices, n_frames, n]`, and at the end, int32 `[voices, n]`."""
-        steps, _ = self._since_begin(hz, np.array([self._hop - 1.0]), onset, plucked)
-        return running_phase(steps, phase, plucked, _first_of)
 
     def _since_begin(
         self, hz: tf.Tensor, samples: np.ndarray, onset: tf.Tensor | None, plucked: tf.Tensor | None
@@ -145,13 +142,14 @@ class _Oscillators(Oscillators):
         """Steps of the phase from each hop's begin to some samples in it.
 
         Args:
-            hz: `[voices, n_frames + 1, n]`; `n` is 1, or there is one sample.
+            hz: `[voices, n_frames + 1, n]` where there is one sample, else `[voices, n_frames + 1, n, 1]`.
             samples: Numbers of the samples, whole or halves.
-            onset: Where a note begins in each hop, `[voices, n_frames, 1]`.
-            plucked: Whether that is a plucked string's, bool `[voices, n_frames, 1]`.
+            onset: Where a note begins in each hop, `[voices, n_frames, 1]` or `[voices, n_frames, 1, 1]`.
+            plucked: Whether that is a plucked string's, bool, shaped as `onset`.
 
         Returns:
-            int32 `[voices, n_frames, n or samples]`, and where they are those of a note that began the phase anew.
+            int32 `[voices, n_frames, n]` or `[voices, n_frames, n, samples]`, and where they are those of a note that
+            began the phase anew: bool, with one for all `n`.
         """
         # A frequency in whole numbers: Hz, 2⁻¹⁴ Hz, 2⁻²⁸ Hz.
         whole = tf.floor(hz)
@@ -190,8 +188,13 @@ class _Oscillators(Oscillators):
 
 def _harmonic(processor: Harmonic, controls: dict[str, tf.Tensor], state: State) -> tuple[tf.Tensor, State]:
     """As `Harmonic.step`."""
-    oscillators = _Oscillators(processor.hop, processor.sample_rate, processor.highest_hz)
-    return processor.step_with(oscillators, controls, state)
+    signal, state = _banks(Banks([processor]), {processor.name: controls}, {processor.name: state})
+    return signal, state[processor.name]
+
+
+def _banks(banks: Banks, controls: dict[str, dict[str, tf.Tensor]], state: State) -> tuple[tf.Tensor, State]:
+    """As `Banks.step`."""
+    return banks.step_with(_Oscillators(*banks.settings), controls, state)
 
 
 def _first_of(count: tf.Tensor) -> tf.Tensor:
@@ -260,6 +263,7 @@ def _convolution(processor: Reverb, n_samples: int) -> PartitionedConvolution:
 
 _STEPS_OF = {
     Harmonic: _harmonic,
+    Banks: _banks,
     FilteredNoise: _filtered_noise,
     Reverb: _reverb,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import ddsp
@@ -48,6 +49,9 @@ class Harmonic(ddsp.synths.Harmonic):
     Attributes:
         parameters: The network outputs it takes, name → size.
         lag: Hops by which the signal is behind the controls.
+        orders: Of the harmonics, float32 `[n_harmonics]`.
+        audible_rate: Hz; harmonics above half of it are silent.
+        seed: Of how its harmonics move.
         oscillators: What counts phases and plays.
     """
 
@@ -107,15 +111,11 @@ class Harmonic(ddsp.synths.Harmonic):
             self.parameters["movement"] = n_harmonics
         self.moves = moves
         self._movement_bias = movement_bias
-        self._orders = np.arange(1, n_harmonics + 1, dtype=np.float32)
+        self.orders = np.arange(1, n_harmonics + 1, dtype=np.float32)
         self.highest_hz = highest_hz
-        self._audible_rate = sample_rate if highest_hz is None else 2.0 * highest_hz
-        self._seed = zlib.crc32(name.encode())
+        self.audible_rate = sample_rate if highest_hz is None else 2.0 * highest_hz
+        self.seed = zlib.crc32(name.encode())
         self.oscillators = Oscillators(hop, sample_rate, highest_hz)
-        step = max(round(_MOVEMENT_SECONDS / 4.0 * sample_rate / hop), 1)
-        distances = np.arange(step)[:, np.newaxis] / step + np.array([1.0, 0.0, -1.0, -2.0])
-        # The squares of four weights sum to 3/2 anywhere, and a third is the variance of the white noise.
-        self._smoothing = np.cos(math.pi / 4.0 * distances).astype(np.float32) ** 2 * math.sqrt(2.0)
 
     def get_controls(
         self,
@@ -144,7 +144,7 @@ class Harmonic(ddsp.synths.Harmonic):
         f0_hz = f0_hz * self.f0_ratio
         if self.scale_fn is not None:
             amplitudes, harmonic_distribution = self.scale_fn(amplitudes), self.scale_fn(harmonic_distribution)
-        audible_rate = self._audible_rate if self.normalize_below_nyquist else None
+        audible_rate = self.audible_rate if self.normalize_below_nyquist else None
         distribution = ddsp.core.normalize_harmonics(harmonic_distribution, f0_hz, audible_rate)
         controls = {"amplitudes": amplitudes, "harmonic_distribution": distribution, "f0_hz": f0_hz}
         if movement is not None:
@@ -187,59 +187,8 @@ class Harmonic(ddsp.synths.Harmonic):
         Returns:
             Signal `[batch, n_frames * hop]`, one hop behind the controls, and the next state.
         """
-        return self.step_with(self.oscillators, controls, state)
-
-    def step_with(
-        self, oscillators: Oscillators, controls: dict[str, tf.Tensor], state: State
-    ) -> tuple[tf.Tensor, State]:
-        """As `step`, for those that count phases in another way.
-
-        Args:
-            oscillators: The bank that plays.
-            controls: As for `step`.
-            state: As for `step`.
-
-        Returns:
-            As `step`.
-        """
-        inharmonicity, onset = controls.get("inharmonicity"), controls.get("onset")
-        deviation_hz = deviations(controls["f0_hz"], self._orders, inharmonicity)
-        harmonics = ddsp.core.remove_above_nyquist(
-            controls["f0_hz"] * self._orders + deviation_hz,
-            controls["amplitudes"] * controls["harmonic_distribution"],
-            self._audible_rate,
-        )
-        n_frames = tf.shape(harmonics)[1]
-        if "movement" in controls:
-            harmonics *= tf.exp(controls["movement"] * self._slow_noise(state["frame"], n_frames))
-        f0_hz = tf.concat([state["f0_hz"], controls["f0_hz"]], axis=1)
-        deviation_hz = tf.concat([state["deviation_hz"], deviation_hz], axis=1)
-        harmonics = tf.concat([state["harmonics"], harmonics], axis=1)
-        plucked = None
-        if inharmonicity is not None and onset is not None:
-            plucked = (onset >= 0.0) & (inharmonicity > 0.0)
-        phase, last_phase = oscillators.phases(f0_hz, state["phase"], onset, plucked)
-        begins, deviation = None, state["deviation"]
-        if inharmonicity is not None:
-            begins, deviation = oscillators.begins(deviation_hz, deviation, onset, plucked)
-        onset, plucked = (None if each is None else frames_first(each) for each in (onset, plucked))
-        phases = frames_first(phase)[..., tf.newaxis] * (turn() * self._orders)
-        if begins is not None:
-            phases += oscillators.bank_phases(frames_first(begins), frames_first(deviation_hz), onset, plucked)
-        frequencies = frames_first(f0_hz * self._orders + deviation_hz)
-        signal = oscillators.play(
-            phases, frequencies, frames_first(harmonics), self._rise(oscillators.positions / self.hop, onset), onset
-        )
-        next_state = {
-            "phase": last_phase,
-            "deviation": deviation,
-            "f0_hz": f0_hz[:, -1:],
-            "deviation_hz": deviation_hz[:, -1:],
-            "harmonics": harmonics[:, -1:],
-        }
-        if self.moves:
-            next_state["frame"] = state["frame"] + tf.cast(n_frames, state["frame"].dtype)
-        return signal, next_state
+        signal, state = Banks([self]).step({self.name: controls}, {self.name: state})
+        return signal, state[self.name]
 
     def get_signal(
         self, amplitudes: tf.Tensor, harmonic_distribution: tf.Tensor, f0_hz: tf.Tensor, **others: tf.Tensor
@@ -249,6 +198,113 @@ class Harmonic(ddsp.synths.Harmonic):
         controls = {name: tf.concat([value, value[:, -1:]], axis=1) for name, value in controls.items()}
         signal, _ = self.step(controls, self.initial_state(tf.shape(f0_hz)[0]))
         return signal[:, self.hop :]
+
+
+class Banks:
+    """Banks of oscillators that sound together, played as one, which takes less time than one after the other.
+
+    Attributes:
+        names: Of the banks.
+        settings: What `Oscillators` is made with for them.
+        oscillators: What counts phases and plays.
+    """
+
+    def __init__(self, banks: Sequence[Harmonic]) -> None:
+        """Puts the banks side by side.
+
+        Args:
+            banks: Those that `are_alike`, at least one.
+        """
+        self._banks = tuple(banks)
+        self.names = tuple(bank.name for bank in banks)
+        first = self._banks[0]
+        self.settings = first.hop, first.sample_rate, first.highest_hz
+        self._hop, self._audible_rate, self._method = first.hop, first.audible_rate, first.amp_resample_method
+        self.oscillators = first.oscillators
+        self._sizes = [bank.n_harmonics for bank in self._banks]
+        self._orders = np.concatenate([bank.orders for bank in self._banks])
+        step = max(round(_MOVEMENT_SECONDS / 4.0 * first.sample_rate / first.hop), 1)
+        distances = np.arange(step)[:, np.newaxis] / step + np.array([1.0, 0.0, -1.0, -2.0])
+        # The squares of four weights sum to 3/2 anywhere, and a third is the variance of the white noise.
+        self._smoothing = np.cos(math.pi / 4.0 * distances).astype(np.float32) ** 2 * math.sqrt(2.0)
+
+    def step(self, controls: dict[str, dict[str, tf.Tensor]], state: State) -> tuple[tf.Tensor, State]:
+        """As `Harmonic.step`, for all banks.
+
+        Args:
+            controls: Name of each bank → its controls.
+            state: Name of each bank → its state. Their frames are the same.
+
+        Returns:
+            The sum of the signals, `[batch, n_frames * hop]`, and the next state.
+        """
+        return self.step_with(self.oscillators, controls, state)
+
+    def step_with(
+        self, oscillators: Oscillators, controls: dict[str, dict[str, tf.Tensor]], state: State
+    ) -> tuple[tf.Tensor, State]:
+        """As `step`, for those that count phases in another way.
+
+        Args:
+            oscillators: What plays.
+            controls: As for `step`.
+            state: As for `step`.
+
+        Returns:
+            As `step`.
+        """
+        parts = [controls[name] for name in self.names]
+        states = [state[name] for name in self.names]
+        onset, inharmonicity = (parts[0].get(name) for name in ("onset", "inharmonicity"))
+        plucked = None
+        if inharmonicity is not None and onset is not None:
+            plucked = (onset >= 0.0) & (inharmonicity > 0.0)
+
+        def joined(of_banks: Sequence[dict[str, tf.Tensor]], name: str) -> tf.Tensor:
+            return tf.concat([each[name] for each in of_banks], axis=-1)
+
+        f0_hz = tf.concat([joined(states, "f0_hz"), joined(parts, "f0_hz")], axis=1)
+        multiples = tf.concat([f0_hz[..., i : i + 1] * bank.orders for i, bank in enumerate(self._banks)], axis=-1)
+        deviation_hz = tf.concat(
+            [joined(states, "deviation_hz"), deviations(multiples[:, 1:], self._orders, inharmonicity)], axis=1
+        )
+        frequencies = multiples + deviation_hz
+        harmonics = tf.concat([part["amplitudes"] * part["harmonic_distribution"] for part in parts], axis=-1)
+        harmonics = ddsp.core.remove_above_nyquist(frequencies[:, 1:], harmonics, self._audible_rate)
+        n_frames = tf.shape(harmonics)[1]
+        if "movement" in parts[0]:
+            harmonics *= tf.exp(joined(parts, "movement") * self._slow_noise(states[0]["frame"], n_frames))
+        harmonics = tf.concat([joined(states, "harmonics"), harmonics], axis=1)
+
+        n_banks = len(self._banks)
+        counted, phase = f0_hz, tf.stack([each["phase"] for each in states], axis=1)
+        if inharmonicity is not None:
+            counted = tf.concat([f0_hz, deviation_hz], axis=-1)
+            phase = tf.concat([phase, joined(states, "deviation")], axis=-1)
+        begins, phase = oscillators.begins(counted, phase, onset, plucked)
+        cycles = tf.unstack(oscillators.phases(begins[..., :n_banks], f0_hz, onset, plucked), n_banks, axis=2)
+        onset, plucked = (None if each is None else frames_first(each) for each in (onset, plucked))
+        phases = tf.concat(
+            [frames_first(of)[..., tf.newaxis] * (turn() * bank.orders) for of, bank in zip(cycles, self._banks)], axis=-1
+        )
+        if inharmonicity is not None:
+            of_partials = frames_first(begins[..., n_banks:])
+            phases += oscillators.bank_phases(of_partials, frames_first(deviation_hz), onset, plucked)
+        rise = self._rise(oscillators.positions / self._hop, onset)
+        signal = oscillators.play(phases, frames_first(frequencies), frames_first(harmonics), rise, onset)
+        deviation = joined(states, "deviation") if inharmonicity is None else phase[:, n_banks:]
+        next_state = {
+            "phase": tf.unstack(phase[:, :n_banks], n_banks, axis=1),
+            "deviation": tf.split(deviation, self._sizes, axis=-1),
+            "f0_hz": tf.split(f0_hz[:, -1:], n_banks, axis=-1),
+            "deviation_hz": tf.split(deviation_hz[:, -1:], self._sizes, axis=-1),
+            "harmonics": tf.split(harmonics[:, -1:], self._sizes, axis=-1),
+        }
+        if "frame" in states[0]:
+            next_state["frame"] = [each["frame"] + tf.cast(n_frames, each["frame"].dtype) for each in states]
+        return signal, {
+            bank: {name: of_banks[i] for name, of_banks in next_state.items()} for i, bank in enumerate(self.names)
+        }
 
     def _slow_noise(self, frame: tf.Tensor, n_frames: int | tf.Tensor) -> tf.Tensor:
         """Smooth noise of variance 1 for each harmonic: a sum of Hann windows, four at a time, as high as white noise.
@@ -265,8 +321,10 @@ class Harmonic(ddsp.synths.Harmonic):
         windows = frames // step
         first = windows[:, :1]
         count = (n_frames + step - 2) // step + overlap
-        indices = (first + tf.cast(tf.range(count), frame.dtype))[..., tf.newaxis] * self.n_harmonics
-        white = white_noise(indices + tf.range(self.n_harmonics, dtype=frame.dtype), self._seed)
+        indices = (first + tf.cast(tf.range(count), frame.dtype))[..., tf.newaxis]
+        sizes, numbers = np.repeat(self._sizes, self._sizes), np.concatenate([np.arange(n) for n in self._sizes])
+        seeds = np.repeat([bank.seed for bank in self._banks], self._sizes)
+        white = white_noise(indices * tf.constant(sizes, frame.dtype) + tf.constant(numbers, frame.dtype), seeds)
         places, since = (tf.cast(each, tf.int32) for each in (windows - first, frames % step))
         return tf.add_n(
             [
@@ -278,9 +336,16 @@ class Harmonic(ddsp.synths.Harmonic):
 
     def _rise(self, places: np.ndarray, onset: tf.Tensor | None) -> tf.Tensor:
         """Share of the later frame at places `[n]` of a hop, 0 to 1: `[n]`, or of each hop, `[n_frames, batch, n]`."""
-        gradual = places if self.amp_resample_method == "linear" else 0.5 - 0.5 * np.cos(math.pi * places)
+        gradual = places if self._method == "linear" else 0.5 - 0.5 * np.cos(math.pi * places)
         gradual = tf.constant(gradual, tf.float32)
         return gradual if onset is None else tf.where(onset < 0.0, gradual, rise_of_onset(onset, places))
+
+
+def are_alike(banks: Sequence[Any]) -> bool:
+    """Whether processors are banks that can be played as one: at the same samples, in the same way."""
+    return all(type(bank) is Harmonic for bank in banks) and 1 == len(
+        {(bank.hop, bank.sample_rate, bank.highest_hz, bank.amp_resample_method, bank.moves) for bank in banks}
+    )
 
 
 def rise_of_onset(onset: tf.Tensor, places: np.ndarray) -> tf.Tensor:
@@ -297,18 +362,18 @@ def rise_of_onset(onset: tf.Tensor, places: np.ndarray) -> tf.Tensor:
     return 0.5 - 0.5 * tf.cos(math.pi * tf.clip_by_value(since / ATTACK, 0.0, 1.0))
 
 
-def deviations(f0_hz: tf.Tensor, orders: np.ndarray, inharmonicity: tf.Tensor | None) -> tf.Tensor:
+def deviations(multiples: tf.Tensor, orders: np.ndarray, inharmonicity: tf.Tensor | None) -> tf.Tensor:
     """How far the partials of stiff strings are above the multiples of the fundamental, Hz.
 
     Args:
-        f0_hz: `[batch, n_frames, 1]`.
-        orders: Of the partials, `[n]`.
-        inharmonicity: B, `[batch, n_frames, 1]`.
+        multiples: k f0, `[batch, n_frames, n]`.
+        orders: k of the partials, `[n]`.
+        inharmonicity: B, `[batch, n_frames, 1]`; 0 unless given.
 
     Returns:
         f0 k (√(1 + B k²) - 1), `[batch, n_frames, n]`.
     """
     if inharmonicity is None:
-        return tf.zeros_like(f0_hz * orders)
+        return tf.zeros_like(multiples)
     stiff = inharmonicity * orders**2
-    return f0_hz * orders * (stiff / (tf.sqrt(1.0 + stiff) + 1.0))  # Which loses no digits where B is small.
+    return multiples * (stiff / (tf.sqrt(1.0 + stiff) + 1.0))  # Which loses no digits where B is small.

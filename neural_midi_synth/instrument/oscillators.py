@@ -96,50 +96,52 @@ class Oscillators:
         self._share_of_frequency = ((0.5 * (samples + self.middles[:, np.newaxis]) + 0.5) / hop).astype(np.float32)
         self._between = None if spacing == 1 else _between(self.positions, hop, 2.0 * highest_hz / sample_rate)
 
-    def phases(
-        self, f0_hz: tf.Tensor, phase: tf.Tensor, onset: tf.Tensor | None, plucked: tf.Tensor | None
+    def begins(
+        self, frequencies: tf.Tensor, phase: tf.Tensor, onset: tf.Tensor | None, plucked: tf.Tensor | None
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Phase at the middle of each piece.
+        """Phase of each oscillator at the begin of each hop.
 
         The frequency goes linearly from frame to frame; where a note begins, it jumps. Within a hop the sum of its
         increments has a closed form; from hop to hop the sums are whole numbers, added modulo a cycle, so that where a
         block begins changes nothing. Whole numbers have no gradient: that of the sums they stand for takes its place.
 
         Args:
-            f0_hz: `[batch, n_frames + 1, 1]`. Where a frame's frequency is 0 (before the first one) the phase stays.
-            phase: int64 `[batch]`, 2³² steps a cycle.
+            frequencies: Hz, `[batch, n_frames + 1, n]`. Where a frame's is 0 (before the first one) the phase stays.
+            phase: int64 `[batch, n]`, 2³² steps a cycle.
             onset: Where a note begins in each hop, 0 to 1, and below 0 where none does, `[batch, n_frames, 1]`.
             plucked: Whether the note that begins in a hop is plucked, bool `[batch, n_frames, 1]`. The phase of such a
                 note begins anew, and comes to 0 when its first pulse does, `FIRST_PULSE` after its onset.
 
         Returns:
-            Cycles in [-0.5, 0.5), float32 `[batch, n_frames, pieces]`, and the phase at the end, int64 `[batch]`.
-        """
-        begin, change = _begin_and_change(f0_hz)
-        counted = self._counted(onset, plucked)
-        within = begin * counted.begin + change * counted.change
-        ends = (begin * counted.begin_at_end + change * counted.change_at_end)[..., 0]
-        return _wrapped(within / self._sample_rate, ends / self._sample_rate, phase, plucked, counted.is_anew)
-
-    def begins(
-        self, frequencies: tf.Tensor, phase: tf.Tensor, onset: tf.Tensor | None, plucked: tf.Tensor | None
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Phase of each oscillator of a bank at the begin of each hop, counted as in `phases`.
-
-        Args:
-            frequencies: Hz, `[batch, n_frames + 1, n]`.
-            phase: int64 `[batch, n]`.
-            onset: As for `phases`.
-            plucked: As for `phases`.
-
-        Returns:
-            Cycles in [-0.5, 0.5), float32 `[batch, n_frames, n]`, and the phase at the end, int64 `[batch, n]`.
+            Cycles in [-0.5, 0.5), float64 `[batch, n_frames, n]`, and the phase at the end, int64 `[batch, n]`.
         """
         begin, change = _begin_and_change(frequencies)
         counted = self._counted(onset, plucked)
-        ends = (begin * counted.begin_at_end + change * counted.change_at_end) / self._sample_rate
-        begins, last = _wrapped(tf.zeros_like(ends)[:, :, tf.newaxis], ends, phase, plucked, None)
-        return begins[:, :, 0], last
+        cycles = (begin * counted.begin_at_end + change * counted.change_at_end) / self._sample_rate
+        return _added_up(cycles, phase, plucked)
+
+    def phases(
+        self, begins: tf.Tensor, f0_hz: tf.Tensor, onset: tf.Tensor | None, plucked: tf.Tensor | None
+    ) -> tf.Tensor:
+        """Phase of fundamentals at the middle of each piece, so exact that multiples of it are phases too.
+
+        Args:
+            begins: At the begin of each hop, as `begins` returns them, `[batch, n_frames, n]`.
+            f0_hz: As for `begins`, `[batch, n_frames + 1, n]`.
+            onset: As for `begins`.
+            plucked: As for `begins`.
+
+        Returns:
+            Cycles in [-0.5, 0.5], float32 `[batch, n_frames, n, pieces]`.
+        """
+        begin, change = (each[..., tf.newaxis] for each in _begin_and_change(f0_hz))
+        counted = self._counted(onset, plucked)
+        of_begin, of_change = (each[:, :, tf.newaxis] for each in (counted.begin, counted.change))
+        begins = begins[..., tf.newaxis]
+        if counted.is_anew is not None:
+            begins *= tf.cast(~counted.is_anew, tf.float64)[:, :, tf.newaxis]
+        cycles = begins + (begin * of_begin + change * of_change) / self._sample_rate
+        return tf.cast(cycles - tf.stop_gradient(tf.round(cycles)), tf.float32)
 
     def bank_phases(
         self, begins: tf.Tensor, frequencies: tf.Tensor, onset: tf.Tensor | None, plucked: tf.Tensor | None
@@ -147,7 +149,7 @@ class Oscillators:
         """Phase of each oscillator of a bank at the middle of each piece; frames come first, as for `play`.
 
         Args:
-            begins: Cycles at the begin of each hop, `[n_frames, batch, n]`.
+            begins: At the begin of each hop, as `begins` returns them, `[n_frames, batch, n]`.
             frequencies: Hz, `[n_frames + 1, batch, n]`.
             onset: `[n_frames, batch, 1]`.
             plucked: bool `[n_frames, batch, 1]`.
@@ -158,10 +160,14 @@ class Oscillators:
         turns = frequencies[:, :, tf.newaxis] * (turn() / self._sample_rate)
         begin, change = turns[:-1], tf.where(turns[:-1] > 0.0, turns[1:] - turns[:-1], 0.0)
         counted = self._counted(onset, plucked, np.float32)
-        begins = turn() * begins[:, :, tf.newaxis]
+        begins = turn() * self.cycles(begins)[:, :, tf.newaxis]
         if counted.is_anew is not None:
             begins *= tf.cast(~counted.is_anew, tf.float32)[..., tf.newaxis]
         return begins + begin * counted.begin[..., tf.newaxis] + change * counted.change[..., tf.newaxis]
+
+    def cycles(self, begins: tf.Tensor) -> tf.Tensor:
+        """What `begins` returns, as cycles in float32."""
+        return tf.cast(begins, tf.float32)
 
     def jumps(self, onset: tf.Tensor) -> tf.Tensor:
         """Samples of the hop before pitch and phase are the new note's: they change with the piece it begins in."""
@@ -281,48 +287,36 @@ def _begin_and_change(frequencies: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return begin, tf.where(begin > 0.0, end - begin, 0.0)
 
 
-def _wrapped(
-    within: tf.Tensor, ends: tf.Tensor, phase: tf.Tensor, restarts: tf.Tensor | None, is_anew: tf.Tensor | None
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Cycles since each hop's begin, and those of whole hops, to phases that wrap.
+def _added_up(cycles: tf.Tensor, phase: tf.Tensor, restarts: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
+    """Cycles of whole hops, added up from a phase on, to phases that wrap.
 
     Args:
-        within: Cycles from the hop's begin, float64 `[batch, n_frames, …]`.
-        ends: Cycles of each hop, float64 `[batch, n_frames]` or `[batch, n_frames, n]`.
-        phase: At the first hop's begin, int64 `[batch]` or `[batch, n]`.
-        restarts: Hops at whose end the phase is their own `ends`, whatever it was before, bool `[batch, n_frames, 1]`.
-        is_anew: Where it is `within` alone, shaped as it.
+        cycles: Of each hop, float64 `[batch, n_frames, n]`.
+        phase: At the first hop's begin, int64 `[batch, n]`.
+        restarts: Hops at whose end the phase is their own cycles, whatever it was before, bool `[batch, n_frames, 1]`.
 
     Returns:
-        Cycles in [-0.5, 0.5), float32, shaped as `within`, and the phase at the last hop's end, int64 as `phase`.
+        Cycles in [-0.5, 0.5) at each hop's begin, float64 `[batch, n_frames, n]`, and the phase at the last hop's end,
+        int64 `[batch, n]`.
     """
-    spread = len(within.shape) > len(ends.shape)
-
-    def of_pieces(of_hops: tf.Tensor) -> tf.Tensor:
-        """What comes to the pieces of a hop of what there is at its begin."""
-        of_hops = tf.expand_dims(of_hops, 2) if spread else of_hops
-        return of_hops if is_anew is None else tf.where(is_anew, tf.zeros_like(of_hops), of_hops)
 
     @tf.custom_gradient
-    def wrap(within: tf.Tensor, ends: tf.Tensor) -> Any:
-        before, last = running_phase(tf.cast(tf.round(ends * CYCLE), tf.int64), phase, restarts)
-        steps = of_pieces(before) + tf.cast(tf.round(within * CYCLE), tf.int64)
-        wrapped = tf.cast(((steps + CYCLE // 2) & (CYCLE - 1)) - CYCLE // 2, tf.float32) / CYCLE
+    def add_up(cycles: tf.Tensor) -> Any:
+        before, last = running_phase(tf.cast(tf.round(cycles * CYCLE), tf.int64), phase, restarts)
+        wrapped = tf.cast(((before + CYCLE // 2) & (CYCLE - 1)) - CYCLE // 2, tf.float64) / CYCLE
 
-        def gradient(upstream: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            # A phase is the sum of what its hop has had of it and of the whole hops before, back to a restart.
-            upstream = tf.cast(upstream, tf.float64)
-            later = upstream if is_anew is None else tf.where(is_anew, tf.zeros_like(upstream), upstream)
-            later = tf.cumsum(tf.reduce_sum(later, axis=2), axis=1, exclusive=True, reverse=True)
+        def gradient(upstream: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
+            # A phase is the sum of the whole hops before, back to a restart.
+            later = tf.cumsum(upstream, axis=1, exclusive=True, reverse=True)
             if restarts is not None:
                 count = tf.cumsum(tf.cast(restarts[..., 0], tf.int32), axis=1)
                 ends_at = tf.searchsorted(count, count, side="right")
                 later -= tf.gather(tf.concat([later, tf.zeros_like(later[:, :1])], axis=1), ends_at, batch_dims=1)
-            return upstream, later
+            return later
 
         return (wrapped, last & (CYCLE - 1)), gradient
 
-    return wrap(within, ends)
+    return add_up(cycles)
 
 
 def running_phase(
@@ -334,8 +328,8 @@ def running_phase(
     """Adds up the steps of hops, from a phase on.
 
     Args:
-        steps: Of each hop, whole numbers `[batch, n_frames]` or `[batch, n_frames, n]`.
-        phase: At the first hop's begin, `[batch]` or `[batch, n]`.
+        steps: Of each hop, whole numbers `[batch, n_frames, n]`.
+        phase: At the first hop's begin, `[batch, n]`.
         restarts: Hops at whose end the phase is their own steps, whatever it was before, bool `[batch, n_frames, 1]`.
         first_of: Of each row of numbers that do not fall, the index of the first one that is as high as each.
 
@@ -349,8 +343,7 @@ def running_phase(
         return phase + before, (phase + after)[:, -1]
     count = tf.cumsum(tf.cast(restarts[..., 0], tf.int32), axis=1)
     since = -tf.gather(before, first_of(count), batch_dims=1)
-    none_yet = tf.reshape(count == 0, tf.concat([tf.shape(count), [1] * (len(steps.shape) - 2)], axis=0))
-    since = tf.where(none_yet, phase, since)
+    since = tf.where((count == 0)[..., tf.newaxis], phase, since)
     return before + tf.concat([phase, since[:, :-1]], axis=1), (after + since)[:, -1]
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from neural_midi_synth.instrument.controls import ONSET
+from neural_midi_synth.instrument.harmonic import Banks, are_alike
 from neural_midi_synth.instrument.recurrent import State
 from neural_midi_synth.instrument.reverb import Reverb
 
@@ -108,6 +109,7 @@ class ProcessorGroup(ddsp.processors.ProcessorGroup):
         super().__init__(dag=[*voices, *bus], name=name)
         self._of_voices = tuple(node[0] for node in self.dag[: len(voices)])
         self.heads, self.lag = self._check()
+        self._banks = self._together()
         keys = {key.removeprefix("inputs/") for node in self.dag for key in node[1]}
         self.given = tuple(name for name in GIVEN if name in keys)
 
@@ -156,6 +158,20 @@ class ProcessorGroup(ddsp.processors.ProcessorGroup):
                 )
             lag = lags[name] = max(signal_lags, default=0) + (0 if keeps_nothing else processor.lag)
         return heads, lag
+
+    def _together(self) -> dict[str, Banks]:
+        """The banks whose signals are nothing but summed, by the name of what sums them, and their names."""
+        keys_of = {name: [key.removeprefix("inputs/") for key in keys] for name, keys, *_ in self.dag}
+        taken = [key for keys in keys_of.values() for key in keys]
+        together = {}
+        for name in self._of_voices:
+            summed = [key.split("/")[0] for key in keys_of[name] if key.endswith("/signal") and taken.count(key) == 1]
+            processors = [getattr(self, each) for each in summed]
+            if len(summed) < 2 or type(getattr(self, name)) is not ddsp.processors.Add or not are_alike(processors):
+                continue
+            if len({tuple(key for key in keys_of[each] if key in GIVEN) for each in summed}) == 1:
+                together[name] = Banks(processors)
+        return together
 
     def initial_state(
         self, batch: int | tf.Tensor, voices: int | tf.Tensor = 1, first_sample: int | tf.Tensor = 0
@@ -211,7 +227,8 @@ class ProcessorGroup(ddsp.processors.ProcessorGroup):
 
         Returns:
             The outputs of each processor as `{'controls', 'signal'}` by name, the last one's as 'out', where the
-            signal is `[batch, n_frames * hop]`; and the next state.
+            signal is `[batch, n_frames * hop]`; and the next state. Harmonics whose signals are nothing but summed are
+            played as one, and have no 'signal'.
         """
         return self.run(inputs, state, _step, voices, audible)
 
@@ -228,7 +245,8 @@ class ProcessorGroup(ddsp.processors.ProcessorGroup):
         Args:
             inputs: As for `step`.
             state: As for `step`.
-            step: Takes a processor, its controls and its state; returns its signal and the next state.
+            step: Takes a processor, or harmonics that are played as one, its controls and its state; returns its
+                signal and the next state.
             voices: As for `step`.
             audible: As for `step`.
 
@@ -236,14 +254,25 @@ class ProcessorGroup(ddsp.processors.ProcessorGroup):
             As `step`.
         """
         outputs: dict[str, Any] = dict(inputs, inputs=inputs)
-        next_state = {}
+        next_state: State = {}
+        in_banks = {name for banks in self._banks.values() for name in banks.names}
         for name, keys, *_ in self.dag:
+            if name in self._banks:
+                banks = self._banks[name]
+                controls = {each: outputs[each]["controls"] for each in banks.names}
+                signal, of_banks = step(banks, controls, {each: state[each] for each in banks.names})
+                next_state |= of_banks
+                outputs["out"] = outputs[name] = {"controls": controls, "signal": signal}
+                continue
             taken = [ddsp.core.nested_lookup(key, outputs) for key in keys]
             if name not in self._of_voices:
                 from_voices = (key.split("/")[0] in self._of_voices for key in keys)
                 taken = [_mixed(each, voices, audible) if of else each for each, of in zip(taken, from_voices)]
             processor = getattr(self, name)
             controls = processor.get_controls(*taken)
+            if name in in_banks:
+                outputs[name] = {"controls": controls}
+                continue
             if name in state:
                 signal, next_state[name] = step(processor, controls, state[name])
             else:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
 
 
-def white_noise(samples: tf.Tensor, seed: int) -> tf.Tensor:
+def white_noise(samples: tf.Tensor, seed: int | np.ndarray) -> tf.Tensor:
     """Uniform noise in [-1, 1) that is a function of the sample index and the seed: a hash of both.
 
     Args:
         samples: int64, or int32 that wraps around where it overflows, any shape.
-        seed: Any integer.
+        seed: Any integer, or one for each of the last dimension.
 
     Returns:
         float32, shaped as `samples`.
@@ -29,7 +30,7 @@ def hashed(x: tf.Tensor) -> tf.Tensor:
     return xor(x, shift(x, tf.constant(16, tf.uint32)))
 
 
-def hashed_seed(seed: int) -> tf.Tensor:
+def hashed_seed(seed: int | np.ndarray) -> tf.Tensor:
     """What a seed adds to the index of each sample, uint32: noise of another seed is another stretch of one noise."""
     return hashed(tf.constant((seed + 0x9E3779B9) % 2**32, tf.uint32))
 

@@ -305,7 +305,7 @@ def test_partials_of_stiff_strings_do_not_drift_in_an_hour():
     harmonic = Harmonic(sample_rate, hop, 3, scale_fn=None)
     f0_hz, third = np.float32(440.017), [[[0.0, 0.0, 1.0]]]
     above = oscillators_lib.CYCLE * float(
-        harmonic_lib.deviations(tf.fill([1, 1, 1], f0_hz), np.float32([3.0]), tf.fill([1, 1, 1], stiff))[0, 0, 0]
+        harmonic_lib.deviations(tf.fill([1, 1, 1], 3 * f0_hz), np.float32([3.0]), tf.fill([1, 1, 1], stiff))[0, 0, 0]
     )
     a_hop = [round(float(f0_hz) * hop / sample_rate * 2**32), round(above * hop / sample_rate)]
     after_an_hour = [each * n_hops % 2**32 for each in a_hop]
@@ -484,7 +484,8 @@ def test_phase_after_an_hour_is_that_of_exact_arithmetic():
 def test_many_hops_in_one_block_do_not_overflow_the_phase():
     harmonic = Harmonic(SAMPLE_RATE, HOP, 1, scale_fn=None)
     f0_hz = tf.fill([1, 100_000, 1], 7999.0)
-    phase, last = harmonic.oscillators.phases(f0_hz, tf.constant([2**32 - 1], tf.int64), None, None)
+    begins, last = harmonic.oscillators.begins(f0_hz, tf.constant([[2**32 - 1]], tf.int64), None, None)
+    phase = harmonic.oscillators.phases(begins, f0_hz, None, None)
     a_hop = round(7999.0 * HOP / SAMPLE_RATE * 2**32)
     assert last == (2**32 - 1 + a_hop * 99_999) % 2**32
     assert -0.5 <= np.min(phase) and np.max(phase) <= 0.5
