@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import tempfile
 
-import numpy as np
 import tensorflow as tf
 
 from neural_midi_synth.errors import DataError
 from neural_midi_synth.exporting import litert_graph, litert_steps
-from neural_midi_synth.instrument.controls import COLUMNS, has_length
+from neural_midi_synth.instrument.controls import COLUMNS
 from neural_midi_synth.instrument.instrument import Instrument
 from neural_midi_synth.instrument.oscillators import polynomial_sines
 from neural_midi_synth.instrument.recurrent import UNROLLED, Packing, State
@@ -32,8 +31,7 @@ def convert(instrument: Instrument, block_frames: int, voices: int = 1) -> bytes
     - `pitch_bends`, float32 `[voices, rows, 2]`: time, semitones. Likewise.
 
     `rows` is `block_frames + 2`, so that there is one for each frame. Rows need no order, and those whose time is
-    `controls.PADDING` or below are ignored. A voice whose notes are all padding is left out of the sound, but for the
-    first.
+    `controls.PADDING` or below are ignored. A voice whose notes are all padding is silent.
 
     Outputs are `audio`, float32 `[1, block_frames * hop]`, the sum of the voices, `instrument.latency` samples behind
     the frames; and the next state by the same names. A stream begins with zeros for all the state.
@@ -77,12 +75,10 @@ def convert(instrument: Instrument, block_frames: int, voices: int = 1) -> bytes
     def stream(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         rows = {name: inputs[name] for name in COLUMNS}
         frames = instrument.controls(**rows, n_frames=block_frames, lookup=litert_steps.COMPARISON)
-        have_notes = tf.reduce_any(has_length(rows["notes"], litert_steps.COMPARISON), axis=1)
-        audible = tf.cast(have_notes | (np.arange(voices) == 0), tf.float32)
         # The client keeps the difference from the initial state, so that it can begin with zeros.
         state = moved(packed.unpack([inputs[name] for name in names]), 1)
         with polynomial_sines():  # Which LiteRT computes many at a time, unlike its own.
-            signal, state = litert_steps.step(instrument, frames, state, voices, audible)
+            signal, state = litert_steps.step(instrument, frames, state, voices)
         return {"audio": instrument.level * signal, **dict(zip(names, packed.pack(moved(state, -1))))}
 
     module = tf.Module()

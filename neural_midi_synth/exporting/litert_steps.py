@@ -60,9 +60,7 @@ def initial_state(instrument: Instrument, block_frames: int, voices: int) -> Sta
     return state
 
 
-def step(
-    instrument: Instrument, frames: dict[str, tf.Tensor], state: State, voices: int, audible: tf.Tensor
-) -> tuple[tf.Tensor, State]:
+def step(instrument: Instrument, frames: dict[str, tf.Tensor], state: State, voices: int) -> tuple[tf.Tensor, State]:
     """As `Instrument.step`, with the steps of this module.
 
     Args:
@@ -70,7 +68,6 @@ def step(
         frames: Channel name → `[voices, n_frames, 1]`.
         state: Of the block before, phases and indices of samples int32.
         voices: Of the piece.
-        audible: 1 or 0 for each voice, float32 `[voices]`.
 
     Returns:
         The signal `[1, n_frames * hop]` before it is scaled by `level`, and the next state.
@@ -83,7 +80,6 @@ def step(
         state["processor_group"],
         lambda processor, controls, state: _STEPS_OF[type(processor)](processor, controls, state),
         voices,
-        audible,
     )
     return outputs["out"]["signal"], {**given_state, "decoder": decoder_state, "processor_group": group_state}
 

@@ -22,7 +22,7 @@ import tensorflow as tf
 
 from neural_midi_synth.exporting.allocation import divide
 from neural_midi_synth.exporting.channels import channel_facts
-from neural_midi_synth.instrument.controls import COLUMNS, has_length
+from neural_midi_synth.instrument.controls import COLUMNS
 from neural_midi_synth.instrument.instrument import Instrument
 from neural_midi_synth.instrument.processors import VOICE_OFFSET
 from neural_midi_synth.instrument.recurrent import State, flat_state, nested_state
@@ -111,8 +111,6 @@ class Signatures:
             batch = tf.identity(batch)
             n_samples = tf.broadcast_to(n_samples, [batch])
         notes, voices = divide(rows["notes"], MAX_VOICES)
-        have_notes = tf.reduce_any(has_length(notes), axis=2) | (tf.range(voices) == 0)
-        audible = tf.reshape(tf.cast(have_notes, tf.float32), [-1])
         rows = {name: tf.repeat(each, voices, axis=0) for name, each in rows.items()}
         rows["notes"] = tf.reshape(notes, [batch * voices, -1, COLUMNS["notes"]])
 
@@ -120,7 +118,7 @@ class Signatures:
             return self.instrument.controls(**rows, n_frames=n_frames, first_frame=first_frame)
 
         longest = tf.reduce_max(n_samples)
-        audio = self._play(control_frames, batch, longest, voices, audible)
+        audio = self._play(control_frames, batch, longest, voices)
         return {"audio": tf.where(tf.sequence_mask(n_samples, longest), audio, 0.0)}
 
     def play_control_frames(self, **frames: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -217,7 +215,6 @@ class Signatures:
         batch: tf.Tensor,
         n_samples: tf.Tensor,
         voices: int | tf.Tensor = 1,
-        audible: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """Plays clips block by block, so that of all that is in memory only the audio grows with their length.
 
@@ -226,7 +223,6 @@ class Signatures:
             batch: Number of clips.
             n_samples: Their length.
             voices: Voices of each clip.
-            audible: 1 or 0 for each voice, float32 `[batch * voices]`: those at 0 are left out of the sound.
 
         Returns:
             Audio `[batch, n_samples]`.
@@ -240,7 +236,7 @@ class Signatures:
 
         def block(index: tf.Tensor, state: State, signals: tf.TensorArray) -> tuple[tf.Tensor, State, tf.TensorArray]:
             first_frame = tf.cast(index, tf.int64) * tf.cast(n_block, tf.int64)
-            outputs, state = self.instrument.step(control_frames(first_frame, n_block), state, voices, audible)
+            outputs, state = self.instrument.step(control_frames(first_frame, n_block), state, voices)
             state = tf.nest.map_structure(lambda value, spec: tf.ensure_shape(value, spec.shape), state, specs)
             return index + 1, state, signals.write(index, outputs["out"]["signal"])
 

@@ -27,9 +27,11 @@ LONG_AGO = 100.0
 COLUMNS = {"notes": 4, "control_changes": 3, "pitch_bends": 2}
 """Columns of each kind of row."""
 
+VELOCITY = "velocity"
+"""The channel that tells whether there has been a note: it is above 0 from the first one on."""
 _NOTE_CHANNELS = (
     "f0_midi",
-    "velocity",
+    VELOCITY,
     "gate",
     "distance_from_onset",
     "distance_to_offset",
@@ -124,7 +126,7 @@ class Controls:
     | channel | value | unit |
     |---|---|---|
     | `f0_midi` | pitch of the newest note, bent; held after it ends until the next onset | MIDI note number |
-    | `velocity` | of the newest note, held likewise | 0 to 1 |
+    | `velocity` | of the newest note, held likewise; 0 before the first, where a voice is silent | 0 to 1 |
     | `gate` | 1 while the note lasts, else 0 | |
     | `distance_from_onset` | since the note began, 0 when none lasts | s |
     | `distance_to_offset` | until the note ends, 0 when none lasts; needs the future | s |
@@ -181,10 +183,10 @@ class Controls:
         self._cc_defaults = {self.styles[style]: float(value) for style, value in defaults.items()}
         self.needs_future = tuple(channel for channel in self.channels if channel == "distance_to_offset")
 
-    def add_onsets(self) -> None:
-        """Adds the channel `onset`, unless it is there."""
-        if ONSET not in self.channels:
-            self.channels += (ONSET,)
+    def add(self, channel: str) -> None:
+        """Adds a channel of notes, unless it is there."""
+        if channel not in self.channels:
+            self.channels += (channel,)
 
     @property
     def defaults(self) -> dict[str, float]:
@@ -267,7 +269,7 @@ class Controls:
         pitch = tf.where(known, pitch, self.default_pitch) + tf.where(bent, bend, 0.0)
         return {
             "f0_midi": tf.clip_by_value(pitch, 0.0, 127.0),
-            "velocity": tf.clip_by_value(tf.where(known, velocity, 0.0) / 127.0, 0.0, 1.0),
+            VELOCITY: tf.clip_by_value(tf.where(known, velocity, 0.0) / 127.0, 0.0, 1.0),
             "gate": tf.cast(gate, tf.float32),
             "distance_from_onset": since_onset,
             "distance_to_offset": seconds(offset - frames, gate),

@@ -38,7 +38,7 @@ def loss_and_gradients(instrument: Instrument, features: Mapping[str, tf.Tensor]
     before = [variable for variable in instrument.trainable_variables if variable.ref() not in references]
     with tf.GradientTape() as tape:
         instrument._clear_losses()
-        parameters, group_state, audible = instrument.decode_clips(features, tf.shape(audio)[1])
+        parameters, group_state = instrument.decode_clips(features, tf.shape(audio)[1])
         added = sum_of(instrument.decoder.losses)
         shared = added / tf.distribute.get_strategy().num_replicas_in_sync
     # MIDI and measurements tell these: they take no gradient.
@@ -51,7 +51,7 @@ def loss_and_gradients(instrument: Instrument, features: Mapping[str, tf.Tensor]
             tape.watch(parameters)
             instrument._clear_losses()
             inputs = {**parameters, **given}
-            played = instrument.play_clips(inputs, state, audible, tf.shape(audio)[1], voices_of(features))
+            played = instrument.play_clips(inputs, state, tf.shape(audio)[1], voices_of(features))
             loss = loss_of(instrument, audio, played)
             shared = loss / tf.distribute.get_strategy().num_replicas_in_sync
         zero = tf.UnconnectedGradients.ZERO

@@ -285,7 +285,8 @@ class Banks:
         cycles = tf.unstack(oscillators.phases(begins[..., :n_banks], f0_hz, onset, plucked), n_banks, axis=2)
         onset, plucked = (None if each is None else frames_first(each) for each in (onset, plucked))
         phases = tf.concat(
-            [frames_first(of)[..., tf.newaxis] * (turn() * bank.orders) for of, bank in zip(cycles, self._banks)], axis=-1
+            [frames_first(of)[..., tf.newaxis] * (turn() * bank.orders) for of, bank in zip(cycles, self._banks)],
+            axis=-1,
         )
         if inharmonicity is not None:
             of_partials = frames_first(begins[..., n_banks:])

@@ -15,10 +15,10 @@ import numpy as np
 import tensorflow as tf
 
 from neural_midi_synth.instrument import rendering
-from neural_midi_synth.instrument.controls import COLUMNS, ONSET, Controls, has_length, voices_of
+from neural_midi_synth.instrument.controls import COLUMNS, ONSET, VELOCITY, Controls, voices_of
 from neural_midi_synth.instrument.decoder import Decoder, Preprocessor
 from neural_midi_synth.instrument.gradients import loss_and_gradients, loss_of, sum_of
-from neural_midi_synth.instrument.processors import F0, INHARMONICITY, ProcessorGroup
+from neural_midi_synth.instrument.processors import AUDIBLE, F0, INHARMONICITY, ProcessorGroup
 from neural_midi_synth.instrument.recurrent import State, on_gpu
 from neural_midi_synth.instrument.strings import Strings
 from neural_midi_synth.midi.pieces import Piece, Voice
@@ -76,8 +76,9 @@ class Instrument(tf.keras.Model):
         missing = sorted(set(decoder.channels) - set(controls.channels))
         if missing:
             raise ValueError(f"Decoder.channels: '{missing[0]}' is not one of Controls.channels.")
+        controls.add(VELOCITY)
         if ONSET in processor_group.given:
-            controls.add_onsets()
+            controls.add(ONSET)
         if INHARMONICITY in processor_group.given and strings is None:
             raise ValueError(
                 "ProcessorGroup: its processors take 'inharmonicity'. Set Instrument.strings = @Strings()."
@@ -142,7 +143,6 @@ class Instrument(tf.keras.Model):
         control_frames: dict[str, tf.Tensor],
         state: State,
         voices: int | tf.Tensor = 1,
-        audible: tf.Tensor | None = None,
     ) -> tuple[dict[str, Any], State]:
         """Plays one block.
 
@@ -151,14 +151,13 @@ class Instrument(tf.keras.Model):
                 stride.
             state: Of the block before, or `initial_state`.
             voices: Voices of each piece.
-            audible: 1 or 0 for each voice, float32 `[batch * voices]`: those at 0 are left out of the sound.
 
         Returns:
             The processor group's outputs, where `['out']['signal']` is audio `[batch, n_frames * hop]` before it is
             scaled by `level`, `latency` samples behind the frames; and the next state.
         """
         parameters, decoded = self.decode(control_frames, state)
-        outputs, group_state = self.processor_group.step(parameters, state["processor_group"], voices, audible)
+        outputs, group_state = self.processor_group.step(parameters, state["processor_group"], voices)
         return outputs, {**decoded, "processor_group": group_state}
 
     def decode(self, control_frames: dict[str, tf.Tensor], state: State) -> tuple[dict[str, tf.Tensor], State]:
@@ -187,13 +186,14 @@ class Instrument(tf.keras.Model):
             to_hz: From MIDI note numbers to Hz.
 
         Returns:
-            Of `processors.GIVEN` those that are wired, by name, `[batch * voices, n_frames, 1]`; and their next state.
+            What the processor group is `given`, by name, `[batch * voices, n_frames, 1]`; and their next state.
         """
         f0_midi = control_frames["f0_midi"]
         make = {
             F0: lambda: to_hz(f0_midi),
             INHARMONICITY: lambda: self.strings(f0_midi),
             ONSET: lambda: control_frames[ONSET],
+            AUDIBLE: lambda: tf.cast(control_frames[VELOCITY] > 0.0, tf.float32),
         }
         n_frames = tf.shape(f0_midi)[1]
         given, later = {}, {}
@@ -209,7 +209,7 @@ class Instrument(tf.keras.Model):
             features: `notes`, `control_changes` and `pitch_bends` as `Controls` takes them, for pieces of one voice
                 `[batch, n, columns]`, for several `[batch, voices, n, columns]`; and `audio` `[batch, n_samples]`, of
                 which only the length matters, unless `n_samples` is given. Where there is `first_sample` `[batch]`,
-                the noise starts from that sample. Of several voices, those without notes are silent, but for the first.
+                the noise starts from that sample.
             n_samples: Length of the clips.
 
         Returns:
@@ -221,7 +221,7 @@ class Instrument(tf.keras.Model):
 
     def decode_clips(
         self, features: Mapping[str, tf.Tensor], n_samples: int | tf.Tensor
-    ) -> tuple[dict[str, tf.Tensor], State, tf.Tensor | None]:
+    ) -> tuple[dict[str, tf.Tensor], State]:
         """From notes to what the processor group takes: the first half of `call`.
 
         Args:
@@ -229,26 +229,20 @@ class Instrument(tf.keras.Model):
             n_samples: Length of the clips.
 
         Returns:
-            Network outputs and what is given besides, the state that the processor group begins with, and which voices
-            are audible, float32 `[batch * voices]`, or None where pieces have one voice.
+            Network outputs and what is given besides, and the state that the processor group begins with.
         """
         voices = voices_of(features)
         batch = tf.shape(features["notes"])[0]
         first_sample = features.get("first_sample", tf.zeros([], tf.int64))
         state = self.initial_state(batch, voices, first_sample)
         rows = [tf.reshape(features[name], [batch * voices, -1, columns]) for name, columns in COLUMNS.items()]
-        audible = None
-        if voices > 1:
-            have_notes = tf.reduce_any(has_length(features["notes"]), axis=2) | (tf.range(voices) == 0)
-            audible = tf.reshape(tf.cast(have_notes, tf.float32), [-1])
         parameters, _ = self.decode(self.controls(*rows, self.frames_for(n_samples)), state)
-        return parameters, state["processor_group"], audible
+        return parameters, state["processor_group"]
 
     def play_clips(
         self,
         parameters: dict[str, tf.Tensor],
         group_state: State,
-        audible: tf.Tensor | None,
         n_samples: int | tf.Tensor,
         voices: int,
     ) -> tf.Tensor:
@@ -257,14 +251,13 @@ class Instrument(tf.keras.Model):
         Args:
             parameters: As `decode_clips` returns them.
             group_state: Likewise.
-            audible: Likewise.
             n_samples: Length of the clips.
             voices: Voices of each piece.
 
         Returns:
             Clips `[batch, n_samples]` before they are scaled by `level`; the latency is cut off.
         """
-        outputs, _ = self.processor_group(parameters, state=group_state, voices=voices, audible=audible)
+        outputs, _ = self.processor_group(parameters, state=group_state, voices=voices)
         signal = outputs["out"]["signal"]
         rest = tf.shape(signal)[1] - self.latency - n_samples
         return tf.split(signal, [self.latency, n_samples, rest], axis=1)[1]

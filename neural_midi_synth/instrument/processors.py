@@ -26,6 +26,9 @@ F0, INHARMONICITY = "f0_hz", "inharmonicity"
 GIVEN = (F0, INHARMONICITY, ONSET)
 """What processors may take besides network outputs and signals: the fundamental frequency in Hz, the inharmonicity
 coefficient of its string, and where a note begins in the hop before a frame (-1 where none does)."""
+AUDIBLE = "audible"
+"""What the sum of the voices takes: 1 from the first frame that has had a note on, and 0 before, where a network has
+nothing to go by and would make some noise or other."""
 
 VOICE_OFFSET = 2654435769
 """From the sample index of one voice to that of the next, modulo 2^32. Noise is a function of the index, so voices have
@@ -77,7 +80,7 @@ class ProcessorGroup(ddsp.processors.ProcessorGroup):
     Attributes:
         lag: Hops by which the signal is behind the controls.
         heads: The network outputs that the processors take, key in the graph → size.
-        given: Which of `GIVEN` they take besides.
+        given: Which of `GIVEN` they take besides, and `AUDIBLE`.
     """
 
     def __init__(
@@ -111,7 +114,7 @@ class ProcessorGroup(ddsp.processors.ProcessorGroup):
         self.heads, self.lag = self._check()
         self._banks = self._together()
         keys = {key.removeprefix("inputs/") for node in self.dag for key in node[1]}
-        self.given = tuple(name for name in GIVEN if name in keys)
+        self.given = (*(name for name in GIVEN if name in keys), AUDIBLE)
 
     def _check(self) -> tuple[dict[str, int], int]:
         """Checks the wiring; returns the network outputs that it takes, with their sizes, and the lag of the signal."""
@@ -201,36 +204,30 @@ class ProcessorGroup(ddsp.processors.ProcessorGroup):
         inputs: dict[str, tf.Tensor],
         state: State | None = None,
         voices: int | tf.Tensor = 1,
-        audible: tf.Tensor | None = None,
         return_outputs_dict: bool = False,
     ) -> Any:
         """As the call of a Keras layer, in which processors may add losses: with a state `step`, else ddsp's call."""
         if state is None:
             return super().call(inputs, return_outputs_dict)
-        return self.step(inputs, state, voices, audible)
+        return self.step(inputs, state, voices)
 
     def step(
-        self,
-        inputs: dict[str, tf.Tensor],
-        state: State,
-        voices: int | tf.Tensor = 1,
-        audible: tf.Tensor | None = None,
+        self, inputs: dict[str, tf.Tensor], state: State, voices: int | tf.Tensor = 1
     ) -> tuple[dict[str, Any], State]:
         """Runs both graphs over one block.
 
         Args:
             inputs: Network outputs and what is `given` by name, `[batch * voices, n_frames, …]`; the voices of a piece
-                follow each other.
+                follow each other. Where `audible` is among them, the sum leaves out the hops before frames at 0.
             state: Of the block before.
             voices: Voices of each piece.
-            audible: 1 or 0 for each voice, float32 `[batch * voices]`: the sum leaves out those at 0.
 
         Returns:
             The outputs of each processor as `{'controls', 'signal'}` by name, the last one's as 'out', where the
             signal is `[batch, n_frames * hop]`; and the next state. Harmonics whose signals are nothing but summed are
             played as one, and have no 'signal'.
         """
-        return self.run(inputs, state, _step, voices, audible)
+        return self.run(inputs, state, _step, voices)
 
     def run(
         self,
@@ -238,7 +235,6 @@ class ProcessorGroup(ddsp.processors.ProcessorGroup):
         state: State,
         step: Callable[[Any, dict[str, tf.Tensor], State], tuple[tf.Tensor, State]],
         voices: int | tf.Tensor = 1,
-        audible: tf.Tensor | None = None,
     ) -> tuple[dict[str, Any], State]:
         """As `step`, for those that compute the steps of processors in another way.
 
@@ -248,12 +244,12 @@ class ProcessorGroup(ddsp.processors.ProcessorGroup):
             step: Takes a processor, or harmonics that are played as one, its controls and its state; returns its
                 signal and the next state.
             voices: As for `step`.
-            audible: As for `step`.
 
         Returns:
             As `step`.
         """
         outputs: dict[str, Any] = dict(inputs, inputs=inputs)
+        audible = inputs.get(AUDIBLE)
         next_state: State = {}
         in_banks = {name for banks in self._banks.values() for name in banks.names}
         for name, keys, *_ in self.dag:
@@ -290,7 +286,8 @@ def _step(processor: BlockProcessor, controls: dict[str, tf.Tensor], state: Stat
 def _mixed(signal: tf.Tensor, voices: int | tf.Tensor, audible: tf.Tensor | None) -> tf.Tensor:
     """The sum over the voices of each piece: `[batch * voices, n_samples]` to `[batch, n_samples]`."""
     if audible is not None:
-        signal = signal * audible[:, tf.newaxis]
+        hops = tf.reshape(signal, tf.concat([tf.shape(audible)[:2], [-1]], axis=0))
+        signal = tf.reshape(hops * audible, tf.shape(signal))
     if isinstance(voices, (int, np.integer)) and voices == 1:
         return signal
     return tf.reduce_sum(tf.reshape(signal, [-1, voices, tf.shape(signal)[1]]), axis=1)

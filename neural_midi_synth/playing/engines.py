@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from neural_midi_synth.environment import silent_stderr
 from neural_midi_synth.errors import DataError
-from neural_midi_synth.instrument.controls import COLUMNS, PADDING, frame_of, padded
+from neural_midi_synth.instrument.controls import COLUMNS, PADDING, VELOCITY, frame_of, padded
 from neural_midi_synth.instrument.instrument import Instrument
 from neural_midi_synth.instrument.recurrent import Packing, State
 from neural_midi_synth.playing.extra import import_extra
@@ -41,8 +41,7 @@ class Engine(Protocol):
         """Plays events.
 
         Args:
-            voices: Rows of each voice. One that has no note is left out of the sound, but for the first: a voice that
-                has had none yet would add the noise that a network makes of silence.
+            voices: Rows of each voice. One that has no note is silent.
             first_frame: Of the block; frames count from where times do.
 
         Returns:
@@ -90,16 +89,15 @@ class GraphEngine:
 
     def play_frames(self, control_frames: Mapping[str, np.ndarray]) -> np.ndarray:
         """As `Engine.play_frames`."""
-        frames, audible = self._checked(control_frames)
-        return self._heard(self._step(frames, self._state, tf.constant(audible, tf.float32)))
+        return self._heard(self._step(self._checked(control_frames), self._state))
 
     def _heard(self, played: list[tf.Tensor]) -> np.ndarray:
         """Keeps the state; returns the sound."""
         signal, *self._state = played
         return signal.numpy()
 
-    def _checked(self, control_frames: Mapping[str, np.ndarray]) -> tuple[dict[str, tf.Tensor], list[bool]]:
-        """Control frames for every voice, and which voices they are for."""
+    def _checked(self, control_frames: Mapping[str, np.ndarray]) -> dict[str, tf.Tensor]:
+        """Control frames for every voice; those of one voice leave the others silent."""
         frames, one, all_voices = {}, self._block_frames, self._voices * self._block_frames
         is_for_all = False
         for channel in self._instrument.controls.channels:
@@ -109,29 +107,29 @@ class GraphEngine:
             if values.size not in (one, all_voices):
                 raise DataError(f"Control frames: '{channel}' has {values.size} values, not {one}.")
             is_for_all |= values.size != one
-            frames[channel] = tf.constant(np.broadcast_to(values.reshape([-1, one, 1]), [self._voices, one, 1]))
-        return frames, [voice == 0 or is_for_all for voice in range(self._voices)]
+            frames[channel] = np.broadcast_to(values.reshape([-1, one, 1]), [self._voices, one, 1])
+        if not is_for_all:
+            frames[VELOCITY] = np.pad(frames[VELOCITY][:1], [[0, self._voices - 1], [0, 0], [0, 0]])
+        return {channel: tf.constant(values) for channel, values in frames.items()}
 
     def _trace(self) -> Sequence[tf.types.experimental.ConcreteFunction]:
         """The graphs from rows to sound, in one go, since each call costs time, and from control frames to sound."""
         instrument, block_frames, voices, packing = self._instrument, self._block_frames, self._voices, self._packing
 
-        def step(frames: dict[str, tf.Tensor], packed: list[tf.Tensor], audible: tf.Tensor) -> list[tf.Tensor]:
-            outputs, state = instrument.step(frames, packing.unpack(packed), voices, audible)
+        def step(frames: dict[str, tf.Tensor], packed: list[tf.Tensor]) -> list[tf.Tensor]:
+            outputs, state = instrument.step(frames, packing.unpack(packed), voices)
             return [instrument.level * outputs["out"]["signal"][0], *packing.pack(state)]
 
         def play_events(events: tf.Tensor, packed: list[tf.Tensor]) -> list[tf.Tensor]:
-            rows, first_frame, audible = _unpacked_events(events)
-            return step(instrument.controls(**rows, n_frames=block_frames, first_frame=first_frame), packed, audible)
+            rows, first_frame = _unpacked_events(events)
+            return step(instrument.controls(**rows, n_frames=block_frames, first_frame=first_frame), packed)
 
         events = tf.TensorSpec([voices, None, _MOST_COLUMNS], tf.float64)
         channels = instrument.controls.channels
         frames = {channel: tf.TensorSpec([voices, block_frames, 1], tf.float32) for channel in channels}
         return (
             tf.function(play_events, autograph=False).get_concrete_function(events, packing.specs),
-            tf.function(step, autograph=False).get_concrete_function(
-                frames, packing.specs, tf.TensorSpec([voices], tf.float32)
-            ),
+            tf.function(step, autograph=False).get_concrete_function(frames, packing.specs),
         )
 
 
@@ -234,17 +232,16 @@ def _packed_events(voices: Sequence[Rows], first_frame: int) -> np.ndarray:
     """
     of_kinds = list(padded(voices).values())
     n_notes, n_changes, _ = (rows.shape[1] for rows in of_kinds)
-    audible = [i == 0 or len(voice["notes"]) > 0 for i, voice in enumerate(voices)]
-    head = np.array([(n_notes, n_changes, first_frame, heard) for heard in audible], np.float64)[:, np.newaxis]
+    head = np.tile(np.array([n_notes, n_changes, first_frame, 0], np.float64), [len(voices), 1, 1])
     wide = [np.zeros([*rows.shape[:2], _MOST_COLUMNS]) for rows in of_kinds]
     for rows, room in zip(of_kinds, wide):
         room[..., : rows.shape[2]] = rows
     return np.concatenate([head, *wide], axis=1)
 
 
-def _unpacked_events(packed: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
-    """Rows by name as `Controls` takes them, the first frame, int64, and which voices are heard, float32 `[voices]`."""
-    head, events = packed[:, 0], packed[:, 1:]
-    parts = tf.split(events, tf.concat([tf.cast(head[0, :2], tf.int32), [-1]], axis=0), axis=1, num=len(COLUMNS))
+def _unpacked_events(packed: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+    """Rows by name as `Controls` takes them, and the first frame, int64."""
+    head, events = packed[0, 0], packed[:, 1:]
+    parts = tf.split(events, tf.concat([tf.cast(head[:2], tf.int32), [-1]], axis=0), axis=1, num=len(COLUMNS))
     rows = {name: part[..., :columns] for (name, columns), part in zip(COLUMNS.items(), parts)}
-    return rows, tf.cast(head[0, 2], tf.int64), tf.cast(head[:, 3], tf.float32)
+    return rows, tf.cast(head[2], tf.int64)

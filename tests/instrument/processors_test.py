@@ -11,7 +11,7 @@ from neural_midi_synth.instrument import harmonic as harmonic_lib
 from neural_midi_synth.instrument import oscillators as oscillators_lib
 from neural_midi_synth.instrument.harmonic import Harmonic
 from neural_midi_synth.instrument.noise import FilteredNoise
-from neural_midi_synth.instrument.processors import VOICE_OFFSET, ProcessorGroup
+from neural_midi_synth.instrument.processors import AUDIBLE, VOICE_OFFSET, ProcessorGroup
 from neural_midi_synth.instrument.reverb import Reverb
 from neural_midi_synth.instrument.white_noise import white_noise
 
@@ -831,16 +831,56 @@ def test_one_list_of_nodes_is_cut_at_the_reverb():
     assert state["harmonic"]["phase"].shape[0] == 6
 
 
-def test_the_bus_gets_the_sum_of_the_audible_voices(group):
-    inputs = _group_inputs(20, 6)
-    audible = tf.constant([1.0, 1.0, 0.0, 1.0, 0.0, 1.0])
-    outputs, state = group.step(inputs, group.initial_state(2, 3), 3, audible)
-    dry = outputs["dry"]["signal"].numpy() * audible.numpy()[:, np.newaxis]
+def test_the_bus_gets_the_sum_of_the_voices_from_where_they_are_audible(group):
+    first = [0, 3, 20, 7, 20, 19]
+    audible = np.float32(np.arange(20) >= np.array(first)[:, np.newaxis])
+    inputs = {**_group_inputs(20, 6), AUDIBLE: tf.constant(audible[..., np.newaxis])}
+    outputs, state = group.step(inputs, group.initial_state(2, 3), 3)
+    dry = outputs["dry"]["signal"].numpy() * np.repeat(audible, HOP, axis=1)
     mixed = dry.reshape([2, 3, -1]).sum(axis=1)
     np.testing.assert_allclose(outputs["reverb"]["controls"]["audio"], mixed, atol=1e-5)
     alone, _ = group.reverb.step({"audio": mixed, "ir": group.reverb.impulse_response()}, group.reverb.initial_state(2))
     np.testing.assert_allclose(outputs["out"]["signal"], alone, atol=1e-5)
     assert state["reverb"]["ringing"].shape[0] == 2
+
+
+def test_harmonics_that_are_summed_are_played_as_one(group):
+    inputs = _group_inputs(20, 2)
+    outputs, state = group.step(inputs, group.initial_state(2))
+    assert "signal" not in outputs["harmonic"] and "signal" not in outputs["fifth"]
+    alone, expected = 0.0, {}
+    for name in ("harmonic", "fifth"):
+        bank = getattr(group, name)
+        signal, expected[name] = bank.step(outputs[name]["controls"], bank.initial_state(2))
+        alone += signal
+    np.testing.assert_allclose(outputs["tones"]["signal"], alone, atol=2e-6)
+    tf.nest.map_structure(np.testing.assert_array_equal, {name: state[name] for name in expected}, expected)
+
+
+@pytest.mark.parametrize("why", ["another rate", "another way", "taken twice", "another fundamental"])
+def test_harmonics_that_are_no_one_bank_are_played_by_themselves(why):
+    highest, method, bus = None, "window", []
+    keys = ["fifth_amplitudes", "fifth_harmonic_distribution", "f0_hz"]
+    if why == "another rate":
+        highest = 3700.0
+    elif why == "another way":
+        method = "linear"
+    elif why == "taken twice":
+        bus = [(ddsp.processors.Add(name="again"), ["harmonic/signal", "tones/signal"])]
+    else:
+        keys += ["inharmonicity"]
+    fifth = Harmonic(SAMPLE_RATE, HOP, 8, f0_ratio=1.5, highest_hz=highest, amp_resample_method=method, name="fifth")
+    nodes = [
+        (Harmonic(SAMPLE_RATE, HOP, 10), ["amplitudes", "harmonic_distribution", "f0_hz"]),
+        (fifth, keys),
+        (ddsp.processors.Add(name="tones"), ["harmonic/signal", "fifth/signal"]),
+    ]
+    group = ProcessorGroup([*nodes, *bus])
+    inputs = dict(zip([*nodes[0][1][:2], *keys[:2]], _outputs_of_a_network(20, 1, 10, 1, 8)))
+    inputs |= {"f0_hz": _f0(110.0, 120.0, 20), "inharmonicity": tf.fill([1, 20, 1], 1e-4)}
+    outputs, _ = group.step(inputs, group.initial_state(1))
+    together = outputs["harmonic"]["signal"] + outputs["fifth"]["signal"]
+    np.testing.assert_allclose(outputs["tones"]["signal"], together, atol=1e-6)
 
 
 def test_without_a_bus_the_sum_of_the_voices_is_the_sound():

@@ -89,12 +89,25 @@ def test_clips_of_pieces_are_their_renderings(noisy):
         np.testing.assert_allclose(clip, noisy.render(piece, n_samples=12_000), atol=PROMISED)
 
 
-def test_a_voice_without_notes_adds_nothing_but_the_first(noisy):
+def test_a_voice_without_notes_adds_nothing(noisy):
     silent = Voice(np.zeros([0, 4]))
     one = noisy(_features(Piece(STRINGS[:1])), n_samples=4000)
     np.testing.assert_allclose(noisy(_features(Piece((*STRINGS[:1], silent, silent))), n_samples=4000), one, atol=1e-6)
-    nothing = noisy(_features(Piece((silent,))), n_samples=4000)
-    np.testing.assert_allclose(noisy(_features(Piece((silent, silent))), n_samples=4000), nothing, atol=1e-6)
+    assert np.abs(noisy(_features(Piece((silent, silent))), n_samples=4000)).max() < 1e-7
+
+
+@pytest.mark.parametrize("block_frames", [3, 50])
+def test_voices_are_silent_before_their_first_notes(noisy, block_frames):
+    n_samples = noisy.sample_rate
+    late = Piece(tuple(Voice(np.array([[begin, 1.0, 52.0, 90.0]])) for begin in (0.3, 0.6)))
+    played = np.concatenate(list(render_blocks(noisy, late, n_samples=n_samples, block_frames=block_frames)))
+    first = round((0.3 - 1.0 / noisy.frame_rate) * noisy.sample_rate)
+    assert np.abs(played[:first]).max() < 1e-7 < 1e-3 < np.abs(played[first : first + noisy.sample_rate // 5]).max()
+    # The second adds its noise from its own first note on, not from that of the first.
+    alone = noisy.render(Piece(late.voices[:1]), n_samples=n_samples)
+    second = round((0.6 - 1.0 / noisy.frame_rate) * noisy.sample_rate)
+    np.testing.assert_allclose(played[:second], alone[:second], atol=PROMISED)
+    assert np.abs(played - alone)[second:].max() > 1e-3
 
 
 def test_the_same_note_twice_is_twice_the_tone_and_different_noise(linear, noisy):

@@ -64,15 +64,15 @@ class _RecordingEngine(GraphEngine):
     played = ()
 
     def play(self, voices, first_frame):
-        rows, first, _ = _unpacked_events(tf.constant(_packed_events(voices, first_frame)))
+        rows, first = _unpacked_events(tf.constant(_packed_events(voices, first_frame)))
         frames = self._instrument.controls(**rows, n_frames=self._block_frames, first_frame=first)
         self.played = (*self.played, frames)
         return super().play(voices, first_frame)
 
     def _checked(self, control_frames):
-        frames, audible = super()._checked(control_frames)
+        frames = super()._checked(control_frames)
         self.played = (*self.played, frames)
-        return frames, audible
+        return frames
 
 
 class _Recorder(Stream):
