@@ -260,44 +260,29 @@ class Banks:
         if inharmonicity is not None and onset is not None:
             plucked = (onset >= 0.0) & (inharmonicity > 0.0)
 
-        def joined(of_banks: Sequence[dict[str, tf.Tensor]], name: str) -> tf.Tensor:
-            return tf.concat([each[name] for each in of_banks], axis=-1)
-
-        f0_hz = tf.concat([joined(states, "f0_hz"), joined(parts, "f0_hz")], axis=1)
+        f0_hz = tf.concat([_joined(states, "f0_hz"), _joined(parts, "f0_hz")], axis=1)
         multiples = tf.concat([f0_hz[..., i : i + 1] * bank.orders for i, bank in enumerate(self._banks)], axis=-1)
         deviation_hz = tf.concat(
-            [joined(states, "deviation_hz"), deviations(multiples[:, 1:], self._orders, inharmonicity)], axis=1
+            [_joined(states, "deviation_hz"), deviations(multiples[:, 1:], self._orders, inharmonicity)], axis=1
         )
         frequencies = multiples + deviation_hz
         harmonics = tf.concat([part["amplitudes"] * part["harmonic_distribution"] for part in parts], axis=-1)
         harmonics = ddsp.core.remove_above_nyquist(frequencies[:, 1:], harmonics, self._audible_rate)
         n_frames = tf.shape(harmonics)[1]
         if "movement" in parts[0]:
-            harmonics *= tf.exp(joined(parts, "movement") * self._slow_noise(states[0]["frame"], n_frames))
-        harmonics = tf.concat([joined(states, "harmonics"), harmonics], axis=1)
+            harmonics *= tf.exp(_joined(parts, "movement") * self._slow_noise(states[0]["frame"], n_frames))
+        harmonics = tf.concat([_joined(states, "harmonics"), harmonics], axis=1)
 
-        n_banks = len(self._banks)
-        counted, phase = f0_hz, tf.stack([each["phase"] for each in states], axis=1)
-        if inharmonicity is not None:
-            counted = tf.concat([f0_hz, deviation_hz], axis=-1)
-            phase = tf.concat([phase, joined(states, "deviation")], axis=-1)
-        begins, phase = oscillators.begins(counted, phase, onset, plucked)
-        cycles = tf.unstack(oscillators.phases(begins[..., :n_banks], f0_hz, onset, plucked), n_banks, axis=2)
-        onset, plucked = (None if each is None else frames_first(each) for each in (onset, plucked))
-        phases = tf.concat(
-            [frames_first(of)[..., tf.newaxis] * (turn() * bank.orders) for of, bank in zip(cycles, self._banks)],
-            axis=-1,
-        )
-        if inharmonicity is not None:
-            of_partials = frames_first(begins[..., n_banks:])
-            phases += oscillators.bank_phases(of_partials, frames_first(deviation_hz), onset, plucked)
+        counters = tf.stack([each["phase"] for each in states], axis=1), _joined(states, "deviation")
+        of_partials = None if inharmonicity is None else deviation_hz
+        phases, counters = self._phases(oscillators, f0_hz, of_partials, counters, onset, plucked)
+        onset = None if onset is None else frames_first(onset)
         rise = self._rise(oscillators.positions / self._hop, onset)
         signal = oscillators.play(phases, frames_first(frequencies), frames_first(harmonics), rise, onset)
-        deviation = joined(states, "deviation") if inharmonicity is None else phase[:, n_banks:]
         next_state = {
-            "phase": tf.unstack(phase[:, :n_banks], n_banks, axis=1),
-            "deviation": tf.split(deviation, self._sizes, axis=-1),
-            "f0_hz": tf.split(f0_hz[:, -1:], n_banks, axis=-1),
+            "phase": tf.unstack(counters[0], len(states), axis=1),
+            "deviation": tf.split(counters[1], self._sizes, axis=-1),
+            "f0_hz": tf.split(f0_hz[:, -1:], len(states), axis=-1),
             "deviation_hz": tf.split(deviation_hz[:, -1:], self._sizes, axis=-1),
             "harmonics": tf.split(harmonics[:, -1:], self._sizes, axis=-1),
         }
@@ -306,6 +291,46 @@ class Banks:
         return signal, {
             bank: {name: of_banks[i] for name, of_banks in next_state.items()} for i, bank in enumerate(self.names)
         }
+
+    def _phases(
+        self,
+        oscillators: Oscillators,
+        f0_hz: tf.Tensor,
+        deviation_hz: tf.Tensor | None,
+        counters: tuple[tf.Tensor, tf.Tensor],
+        onset: tf.Tensor | None,
+        plucked: tf.Tensor | None,
+    ) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]]:
+        """Phases of all partials at the middle of each piece.
+
+        Args:
+            oscillators: What plays.
+            f0_hz: Of each bank, `[batch, n_frames + 1, banks]`.
+            deviation_hz: How far the partials are from its multiples, `[batch, n_frames + 1, n]`; nothing unless given.
+            counters: Phases of the fundamentals `[batch, banks]`, and how far the partials' phases are from their
+                multiples, `[batch, n]`.
+            onset: `[batch, n_frames, 1]`.
+            plucked: bool `[batch, n_frames, 1]`.
+
+        Returns:
+            As `Oscillators.play` takes them, `[n_frames, batch, pieces, n]`, and the counters at the end.
+        """
+        n_banks = len(self._banks)
+        phase, deviation = counters
+        if deviation_hz is None:
+            begins, phase = oscillators.begins(f0_hz, phase, onset, plucked)
+        else:
+            both, last = tf.concat([f0_hz, deviation_hz], axis=-1), tf.concat([phase, deviation], axis=-1)
+            begins, last = oscillators.begins(both, last, onset, plucked)
+            phase, deviation = last[:, :n_banks], last[:, n_banks:]
+        cycles = tf.unstack(oscillators.phases(begins[..., :n_banks], f0_hz, onset, plucked), axis=2)
+        of_banks = (frames_first(each)[..., tf.newaxis] for each in cycles)
+        phases = tf.concat([each * (turn() * bank.orders) for each, bank in zip(of_banks, self._banks)], axis=-1)
+        if deviation_hz is not None:
+            onset, plucked = (None if each is None else frames_first(each) for each in (onset, plucked))
+            of_partials = frames_first(begins[..., n_banks:])
+            phases += oscillators.bank_phases(of_partials, frames_first(deviation_hz), onset, plucked)
+        return phases, (phase, deviation)
 
     def _slow_noise(self, frame: tf.Tensor, n_frames: int | tf.Tensor) -> tf.Tensor:
         """Smooth noise of variance 1 for each harmonic: a sum of Hann windows, four at a time, as high as white noise.
@@ -340,6 +365,10 @@ class Banks:
         gradual = places if self._method == "linear" else 0.5 - 0.5 * np.cos(math.pi * places)
         gradual = tf.constant(gradual, tf.float32)
         return gradual if onset is None else tf.where(onset < 0.0, gradual, rise_of_onset(onset, places))
+
+
+def _joined(of_banks: Sequence[dict[str, tf.Tensor]], name: str) -> tf.Tensor:
+    return tf.concat([each[name] for each in of_banks], axis=-1)
 
 
 def are_alike(banks: Sequence[Any]) -> bool:
