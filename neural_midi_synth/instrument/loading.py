@@ -145,7 +145,7 @@ def load(
         DataError: There is no instrument in the folder or file, it is damaged, its weights are those of another one, or
             its config would run code.
     """
-    with _LOADING, as_folder(folder or PRETRAINED) as opened:
+    with _LOADING, as_folder(PRETRAINED if folder is None else folder) as opened:
         return _load(opened, checkpoint, modules)
 
 

@@ -352,9 +352,11 @@ def test_a_damaged_folder_ends_in_one_line(saved, damage, capfd):
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_a_folder_that_is_not_there_is_told_with_its_remedy(tmp_path):
+@pytest.mark.parametrize("folder", ["nowhere", ""])
+def test_a_folder_that_is_not_there_is_told_with_its_remedy(tmp_path, monkeypatch, folder):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match="no instrument here .* Name a folder that nms_train wrote"):
-        loading.load(tmp_path / "nowhere")
+        loading.load(folder)
 
 
 def test_a_checkpoint_that_is_not_there_is_told(saved):
