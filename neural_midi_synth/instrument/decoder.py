@@ -196,9 +196,9 @@ class Decoder(tf.keras.layers.Layer):
         return {**named, "head/kernel": (self._head.kernel, 1, outputs), "head/bias": (self._head.bias, 0, outputs)}
 
     def hidden_kernels(self) -> list[tf.Variable]:
-        """Its matrices, but for that of the heads."""
+        """Its matrices, but for that of the heads, and that by which the recurrent layer takes its own outputs."""
         named = self.weights_by_name().items()
-        return [weight for name, (weight, *_) in named if name.endswith("kernel") and not name.startswith("head/")]
+        return [weight for name, (weight, *_) in named if name.endswith("/kernel") and not name.startswith("head/")]
 
     def _from_unique_values(self, values: Sequence[tf.Tensor], state: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """What `call` computes before the head, once for each value of a channel instead of once for each frame.
