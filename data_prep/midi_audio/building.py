@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import gin
+import tensorflow as tf
 from absl import logging
 
 from neural_midi_synth.data_prep.takes import find_takes, fingerprint
@@ -77,14 +78,26 @@ def build(
         if not builder.is_prepared():
             try:
                 builder.download_and_prepare()
-            except OSError as error:
+            except (OSError, tf.errors.OpError, RuntimeError) as error:
+                reason = _why_not_written(error)
+                if reason is None:
+                    raise
                 builder = MidiAudio(config=config, data_dir=data_dir)
                 if not builder.is_prepared():  # Else another process has built it meanwhile.
                     raise DataError(
-                        f"{builder.data_dir}: the data set can't be written ({error.strerror or error}). "
+                        f"{builder.data_dir}: the data set can't be written ({reason}). "
                         "Make room there, or choose another --data_dir."
                     ) from error
     return builder
+
+
+def _why_not_written(error: Exception) -> str | None:
+    """What keeps a disk from being written to, in a few words; None if the error tells of something else."""
+    if isinstance(error.__cause__, (OSError, tf.errors.OpError)):  # TFDS makes another of it, to add what it was at.
+        error = error.__cause__
+    if isinstance(error, tf.errors.OpError):
+        return error.message.split("; ")[-1]
+    return error.strerror or str(error) if isinstance(error, OSError) else None
 
 
 @contextlib.contextmanager

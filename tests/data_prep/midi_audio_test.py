@@ -1,5 +1,6 @@
 """The data set: takes are paired or refused, held out before all else, and windowed to the sample."""
 
+import errno
 import importlib.util
 import pathlib
 import re
@@ -12,6 +13,7 @@ import gin
 import mido
 import numpy as np
 import pytest
+import tensorflow as tf
 from made_takes import SAMPLE_RATE, make_take
 
 from neural_midi_synth import configs
@@ -437,6 +439,27 @@ def test_built_data_set_is_not_taken_for_another(folder, tmp_path):
         MidiAudio(config=config, data_dir=tmp_path / "data").download_and_prepare(
             download_config=tfds.download.DownloadConfig(manual_dir=tmp_path / "other")
         )
+
+
+@pytest.mark.parametrize("in_tensorflow", [True, False])
+def test_a_disk_that_is_full_is_told_in_a_sentence(folder, tmp_path, monkeypatch, in_tensorflow):
+    def write(self, record):
+        if in_tensorflow:
+            raise tf.errors.ResourceExhaustedError(None, None, "takes.tfrecord; No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tf.io.TFRecordWriter, "write", write)
+    with pytest.raises(DataError, match=r"can't be written \(No space left on device\)\. Make room there"):
+        build(folder, tmp_path)
+
+
+def test_what_is_wrong_besides_the_disk_is_not_told_as_its_fault(folder, tmp_path, monkeypatch):
+    def write(self, record):
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(tf.io.TFRecordWriter, "write", write)
+    with pytest.raises(RuntimeError, match="something else"):
+        build(folder, tmp_path)
 
 
 @pytest.mark.slow

@@ -236,11 +236,17 @@ def test_a_scale_that_maps_nothing_is_told_by_its_channel(scale):
         Preprocessor({"f0_midi": scale})
 
 
-@pytest.mark.parametrize(("mlp_per_channel", "count"), [(False, 2 + 2 + 2), (True, 3 * 2 + 2 + 2)])
-def test_hidden_kernels_are_all_matrices_but_that_of_the_heads(mlp_per_channel, count):
+@pytest.mark.parametrize(("mlp_per_channel", "count"), [(False, 2 + 1 + 2), (True, 3 * 2 + 1 + 2)])
+def test_hidden_kernels_are_all_matrices_but_those_of_the_heads_and_the_recurrence(mlp_per_channel, count):
     decoder = Decoder(CHANNELS, OUTPUTS, units=8, layers=2, rnn_units=6, mlp_per_channel=mlp_per_channel)
     decoder({name: _random(1, 3, 1) for name in CHANNELS}, state=decoder.initial_state(1))
     hidden = {variable.ref() for variable in decoder.hidden_kernels()}
     others = [variable for variable in decoder.trainable_variables if variable.ref() not in hidden]
     assert len(hidden) == count
-    assert {tuple(each.shape) for each in others} == {(8,), (2, 3 * 6), (8, 1 + 7 + 5), (1 + 7 + 5,)}
+    assert {tuple(each.shape) for each in others} == {
+        (8,),
+        (2, 3 * 6),
+        (6, 3 * 6),
+        (8, 1 + 7 + 5),
+        (1 + 7 + 5,),
+    }
