@@ -38,7 +38,8 @@ def muon(
 
     Args:
         learning_rate: Before the schedule.
-        hidden: Kernels `[n, m]` of hidden layers.
+        hidden: Kernels `[n, m]` of hidden layers, without a recurrent one: its singular values would all grow, and with
+            them, frame after frame, whatever differs a little.
         clip_norm: Gradients are scaled down to this norm.
         matrix_rate: Root mean square of the change of the kernels' entries in a step, in learning rates.
         momentum: Of the gradients of the kernels.
