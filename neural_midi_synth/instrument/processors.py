@@ -163,7 +163,7 @@ class ProcessorGroup(ddsp.processors.ProcessorGroup):
         return heads, lag
 
     def _together(self) -> dict[str, Banks]:
-        """The banks whose signals are nothing but summed, by the name of what sums them, and their names."""
+        """The banks whose signals are nothing but summed, by the name of what sums them."""
         keys_of = {name: [key.removeprefix("inputs/") for key in keys] for name, keys, *_ in self.dag}
         taken = [key for keys in keys_of.values() for key in keys]
         together = {}

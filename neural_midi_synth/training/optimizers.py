@@ -55,7 +55,7 @@ class Muon(tf.keras.optimizers.Adam):
     of the averaged gradient nearly equal, so that a step goes as far in each direction. Its matrices learn as much in
     fewer steps. A step's length is as Liu et al. (2025) have it.
 
-    It has the variables of Adam, and goes on where Adam stopped.
+    It has the variables of Adam, means of gradients and of their squares: either goes on where the other stopped.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Muon(tf.keras.optimizers.Adam):
             learning_rate: Of both.
             matrices: What Muon is for, variables `[n, m]`.
             matrix_rate: Root mean square of the change of their entries in a step, in learning rates.
-            momentum: Share of the sum of their gradients that is left after a step.
+            momentum: Share of the mean of their gradients that is left after a step.
             name: Of the optimizer.
             of_adam: More of what Adam takes.
         """
@@ -88,9 +88,12 @@ class Muon(tf.keras.optimizers.Adam):
         if key not in self._matrices:
             super().update_step(gradient, variable)
             return
-        total = self._momentums[self._index_dict[key]]
-        total.assign(self._momentum * total + gradient)
-        direction = orthogonal(gradient + self._momentum * total)
+        index = self._index_dict[key]
+        mean, mean_square = self._momentums[index], self._velocities[index]
+        new = 1.0 - self._momentum
+        mean.assign(self._momentum * mean + new * gradient)
+        mean_square.assign(self.beta_2 * mean_square + (1.0 - self.beta_2) * tf.square(gradient))  # For Adam alone.
+        direction = orthogonal(new * gradient + self._momentum * mean)
         length = self._matrix_rate * math.sqrt(max(variable.shape))
         variable.assign_sub(tf.cast(self.learning_rate, variable.dtype) * length * direction)
 

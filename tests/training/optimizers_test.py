@@ -52,3 +52,20 @@ def test_muon_goes_on_where_adam_stopped(tmp_path):
     tf.train.Checkpoint(optimizer=muon, variables=others).restore(path).assert_consumed()
     assert int(muon.iterations) == 1
     np.testing.assert_array_equal(others[0].numpy(), variables[0].numpy())
+
+
+def test_adam_goes_on_where_muon_stopped():
+    variables = _variables()
+    muon = optimizers.muon(1e-2, variables[:2], clip_norm=1e9)
+    gradients = [tf.constant(variable.numpy()) for variable in _variables(2)]
+    for _ in range(50):
+        muon.apply_gradients(zip(gradients, variables))
+    adam = optimizers.adam(1e-2, [], clip_norm=1e9)
+    adam.build(variables)
+    for variable, other in zip(adam.variables, muon.variables):
+        variable.assign(other)
+    before = [variable.numpy() for variable in variables]
+    adam.apply_gradients(zip(gradients, variables))
+    for variable, old in zip(variables, before):
+        # Adam's step is at most as long as its learning rate where the gradient stays what it was.
+        assert np.abs(variable.numpy() - old).max() < 2e-2
