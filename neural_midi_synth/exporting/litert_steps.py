@@ -110,10 +110,19 @@ class _Oscillators(Oscillators):
     """As `Oscillators`, in int64 steps of 2⁻⁶⁴ cycles, which wrap by themselves; the high word is the phase, int32."""
 
     def begins(
-        self, frequencies: tf.Tensor, phase: tf.Tensor, onset: tf.Tensor | None, plucked: tf.Tensor | None
+        self,
+        frequencies: tf.Tensor,
+        phase: tf.Tensor,
+        onset: tf.Tensor | None,
+        plucked: tf.Tensor | None,
+        first_phases: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """As the other's, int32 in steps of 2⁻³² cycles."""
         steps, _ = self._since_begin(frequencies, np.array([self._hop - 1.0]), onset, plucked)
+        if first_phases is not None:
+            first_phases -= tf.round(first_phases)
+            first_steps = 4 * tf.cast(tf.round(first_phases * 2.0**30), tf.int32)  # Half a cycle wraps to minus half.
+            steps += tf.where(plucked, first_steps, 0)
         return running_phase(steps, phase, plucked, _first_of)
 
     def phases(

@@ -40,8 +40,10 @@ class Harmonic(ddsp.synths.Harmonic):
     Three things it has besides. Partial `k` of a stiff string lies at k f0 √(1 + B k²), where B is its `inharmonicity`
     (Fletcher, 1964); where B is 0, partials are ddsp's harmonics. And where a note begins within a hop, `onset`, its
     amplitudes and its pitch take the place of the last note's there, not gradually from frame to frame. If the string
-    is stiff, it is one that is plucked or struck: the partials of the note begin together, at phase 0, as those of such
-    a string do, and make the sharp pulses that a string's first periods are.
+    is stiff, it is one that is plucked or struck: the partials of the note begin together, as those of such a string
+    do, and make the sharp pulses that a string's first periods are. What these pulses look like depends on where the
+    string is plucked and heard: the phases that the partials have at the first one, all 0 unless the network learns
+    them as `first_phases`.
 
     And partials of a held note are never quite steady: they beat, and what distorts them makes them rough. Each moves
     by a random process of its own, slow noise whose depth is its `movement`, a function of the frame index alone.
@@ -65,6 +67,7 @@ class Harmonic(ddsp.synths.Harmonic):
         f0_ratio: float = 1.0,
         highest_hz: float | None = None,
         moves: bool = False,
+        learns_phases: bool = False,
         movement_bias: float = -3.0,
         amp_resample_method: str = "window",
         normalize_below_nyquist: bool = True,
@@ -82,6 +85,7 @@ class Harmonic(ddsp.synths.Harmonic):
                 half the sample rate, the bank is played at every second sample only, up to 15/48 at every third, and so
                 on (see `Oscillators`).
             moves: Whether there is a `movement`.
+            learns_phases: Whether there are `first_phases`.
             movement_bias: Added to its network outputs, so that training starts with half a decibel.
             amp_resample_method: How amplitudes go from frame to frame: 'window' (overlapping Hann windows) or 'linear'.
             normalize_below_nyquist: Whether harmonics that are silent are removed before normalising.
@@ -109,7 +113,10 @@ class Harmonic(ddsp.synths.Harmonic):
         self.parameters = {"amplitudes": 1, "harmonic_distribution": n_harmonics}
         if moves:
             self.parameters["movement"] = n_harmonics
+        if learns_phases:
+            self.parameters["first_phases"] = n_harmonics
         self.moves = moves
+        self.learns_phases = learns_phases
         self._movement_bias = movement_bias
         self.orders = np.arange(1, n_harmonics + 1, dtype=np.float32)
         self.highest_hz = highest_hz
@@ -125,6 +132,7 @@ class Harmonic(ddsp.synths.Harmonic):
         inharmonicity: tf.Tensor | None = None,
         onset: tf.Tensor | None = None,
         movement: tf.Tensor | None = None,
+        first_phases: tf.Tensor | None = None,
     ) -> dict[str, tf.Tensor]:
         """As ddsp's, at `f0_ratio` times the frequency.
 
@@ -136,10 +144,13 @@ class Harmonic(ddsp.synths.Harmonic):
             onset: Where a note begins in the hop before each frame, 0 to 1, and below 0 where none does, `[batch,
                 n_frames, 1]`; none does unless given.
             movement: Network outputs `[batch, n_frames, n_harmonics]`; nothing moves unless given.
+            first_phases: Network outputs `[batch, n_frames, n_harmonics]`, of which those of a plucked note's first
+                frame count; 0 unless given.
 
         Returns:
-            The same names: amplitudes above 0, a distribution that sums to 1, the frequency of the first harmonic, and
-            how much each harmonic moves, the standard deviation of its amplitude's natural logarithm, 0 to 1.
+            The same names: amplitudes above 0, a distribution that sums to 1, the frequency of the first harmonic, how
+            much each harmonic moves, the standard deviation of its amplitude's natural logarithm, 0 to 1, and the
+            phase of each partial at the first pulse, cycles.
         """
         f0_hz = f0_hz * self.f0_ratio
         if self.scale_fn is not None:
@@ -149,7 +160,9 @@ class Harmonic(ddsp.synths.Harmonic):
         controls = {"amplitudes": amplitudes, "harmonic_distribution": distribution, "f0_hz": f0_hz}
         if movement is not None:
             movement = tf.sigmoid(movement + self._movement_bias)
-        given = {"inharmonicity": inharmonicity, "onset": onset, "movement": movement}
+        if first_phases is not None:
+            first_phases = first_phases / (2.0 * math.pi)
+        given = {"inharmonicity": inharmonicity, "onset": onset, "movement": movement, "first_phases": first_phases}
         return controls | {name: value for name, value in given.items() if value is not None}
 
     def initial_state(self, batch: int | tf.Tensor, first_sample: int | tf.Tensor = 0) -> State:
@@ -275,7 +288,8 @@ class Banks:
 
         counters = tf.stack([each["phase"] for each in states], axis=1), _joined(states, "deviation")
         of_partials = None if inharmonicity is None else deviation_hz
-        phases, counters = self._phases(oscillators, f0_hz, of_partials, counters, onset, plucked)
+        first_phases = _joined(parts, "first_phases") if plucked is not None and "first_phases" in parts[0] else None
+        phases, counters = self._phases(oscillators, f0_hz, of_partials, counters, onset, plucked, first_phases)
         onset = None if onset is None else frames_first(onset)
         rise = self._rise(oscillators.positions / self._hop, onset)
         signal = oscillators.play(phases, frames_first(frequencies), frames_first(harmonics), rise, onset)
@@ -300,6 +314,7 @@ class Banks:
         counters: tuple[tf.Tensor, tf.Tensor],
         onset: tf.Tensor | None,
         plucked: tf.Tensor | None,
+        first_phases: tf.Tensor | None,
     ) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]]:
         """Phases of all partials at the middle of each piece.
 
@@ -311,6 +326,7 @@ class Banks:
                 multiples, `[batch, n]`.
             onset: `[batch, n_frames, 1]`.
             plucked: bool `[batch, n_frames, 1]`.
+            first_phases: Cycles `[batch, n_frames, n]`; 0 unless given.
 
         Returns:
             As `Oscillators.play` takes them, `[n_frames, batch, pieces, n]`, and the counters at the end.
@@ -321,15 +337,16 @@ class Banks:
             begins, phase = oscillators.begins(f0_hz, phase, onset, plucked)
         else:
             both, last = tf.concat([f0_hz, deviation_hz], axis=-1), tf.concat([phase, deviation], axis=-1)
-            begins, last = oscillators.begins(both, last, onset, plucked)
+            of_both = None if first_phases is None else tf.pad(first_phases, [[0, 0], [0, 0], [n_banks, 0]])
+            begins, last = oscillators.begins(both, last, onset, plucked, of_both)
             phase, deviation = last[:, :n_banks], last[:, n_banks:]
         cycles = tf.unstack(oscillators.phases(begins[..., :n_banks], f0_hz, onset, plucked), axis=2)
         of_banks = (frames_first(each)[..., tf.newaxis] for each in cycles)
         phases = tf.concat([each * (turn() * bank.orders) for each, bank in zip(of_banks, self._banks)], axis=-1)
         if deviation_hz is not None:
-            onset, plucked = (None if each is None else frames_first(each) for each in (onset, plucked))
+            of_notes = (None if each is None else frames_first(each) for each in (onset, plucked, first_phases))
             of_partials = frames_first(begins[..., n_banks:])
-            phases += oscillators.bank_phases(of_partials, frames_first(deviation_hz), onset, plucked)
+            phases += oscillators.bank_phases(of_partials, frames_first(deviation_hz), *of_notes)
         return phases, (phase, deviation)
 
     def _slow_noise(self, frame: tf.Tensor, n_frames: int | tf.Tensor) -> tf.Tensor:
@@ -374,7 +391,10 @@ def _joined(of_banks: Sequence[dict[str, tf.Tensor]], name: str) -> tf.Tensor:
 def are_alike(banks: Sequence[Any]) -> bool:
     """Whether processors are banks that can be played as one: at the same samples, in the same way."""
     return all(type(bank) is Harmonic for bank in banks) and 1 == len(
-        {(bank.hop, bank.sample_rate, bank.highest_hz, bank.amp_resample_method, bank.moves) for bank in banks}
+        {
+            (bank.hop, bank.sample_rate, bank.highest_hz, bank.amp_resample_method, bank.moves, bank.learns_phases)
+            for bank in banks
+        }
     )
 
 

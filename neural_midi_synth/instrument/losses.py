@@ -12,6 +12,7 @@ import tensorflow as tf
 _TINY = 1e-14  # under a square root, whose slope at 0 is infinite
 _MOVEMENT_FRAMES = 8  # for which movement is averaged
 _STILL = 0.02  # nepers of movement that are as good as none: 0.2 dB
+_DELAY_SECONDS = 0.004  # by which what is played may be early or late where phases are compared
 
 
 @gin.configurable(module="nms")
@@ -26,6 +27,10 @@ class SpectralLoss(ddsp.losses.SpectralLoss):
     What is random in a recording, the beats of partials or the noise of a bow, cannot be foretold. Bin by bin and band
     by band, nothing is nearer to it than a sound that stands still. So the movement term compares how much the bands
     move, whichever way.
+
+    All these are blind to phase. The phase term compares the phases of bins in each window, of all bins together, but
+    for the delay with which they agree best: recordings of one note have one waveform, and each begins a little earlier
+    or later.
     """
 
     def __init__(
@@ -39,6 +44,9 @@ class SpectralLoss(ddsp.losses.SpectralLoss):
         floor_db: float = -80.0,
         overlap: float = 0.75,
         movement_weight: float = 0.0,
+        phase_weight: float = 0.0,
+        phase_fft_size: int = 1024,
+        phases_up_to_hz: float = 5000.0,
         bins_up_to_hz: float | None = None,
         sample_rate: int = gin.REQUIRED,
         name: str = "spectral_loss",
@@ -55,6 +63,9 @@ class SpectralLoss(ddsp.losses.SpectralLoss):
             floor_db: Level of a sine, in dB of full scale, whose magnitude is added before each logarithm.
             overlap: Of one window with the next, as a share of it.
             movement_weight: Of the L1 distance of the logarithms of how much the mel bands move.
+            phase_weight: Of how much the phases of bins differ: from 0, where they are equal, to 1.
+            phase_fft_size: Of the spectrogram whose phases are compared.
+            phases_up_to_hz: Phases of higher bins are not.
             bins_up_to_hz: What is higher is compared in mel bands only; half the sample rate unless given.
             sample_rate: Samples a second.
             name: Name of the loss.
@@ -69,6 +80,10 @@ class SpectralLoss(ddsp.losses.SpectralLoss):
         self._share_of_bins = 1.0 if bins_up_to_hz is None else min(2.0 * bins_up_to_hz / sample_rate, 1.0)
         self.mel_weight = mel_weight
         self.movement_weight = movement_weight
+        self.phase_weight = phase_weight
+        self._phase_fft_size = phase_fft_size
+        self._n_phases = round(min(phases_up_to_hz / sample_rate, 0.5) * phase_fft_size) + 1
+        self._delay = min(round(_DELAY_SECONDS * sample_rate), phase_fft_size // 2 - 1)
         self._floor = 10.0 ** (floor_db / 20.0)
         self._mel = {
             size: tf.signal.linear_to_mel_weight_matrix(bands, size // 2 + 1, sample_rate, 30.0, sample_rate / 2)
@@ -79,9 +94,13 @@ class SpectralLoss(ddsp.losses.SpectralLoss):
     def call(self, target_audio: tf.Tensor, audio: tf.Tensor) -> tf.Tensor:
         """Compares audio `[batch, n_samples]` with the target's: a scalar."""
         loss = 0.0
-        for size in sorted({*self.fft_sizes, *self._mel}, reverse=True):
-            target, value = (_magnitudes(each, size, self._overlap) for each in (target_audio, audio))
+        of_phases = {self._phase_fft_size} if self.phase_weight else set()
+        for size in sorted({*self.fft_sizes, *self._mel, *of_phases}, reverse=True):
+            spectra = [ddsp.spectral_ops.stft(each, size, self._overlap) for each in (target_audio, audio)]
             floor = self._floor * size / 4.0  # The magnitude of a sine of that amplitude under a Hann window.
+            if size in of_phases:
+                loss += self.phase_weight * self._phase_distance(*spectra, floor)
+            target, value = map(_magnitudes, spectra)
             if size in self._mel:
                 bands = [tf.matmul(each, self._mel[size]) for each in (target, value)]
                 loss += self.mel_weight * _log_distance(*bands, floor)
@@ -95,10 +114,29 @@ class SpectralLoss(ddsp.losses.SpectralLoss):
                 loss += self.logmag_weight * _log_distance(target, value, floor)
         return loss
 
+    def _phase_distance(self, target: tf.Tensor, value: tf.Tensor, floor: float) -> tf.Tensor:
+        """How much phases differ, 0 to 1, a bin counting as the root of its magnitudes: of spectra `[batch, n, bins]`.
 
-def _magnitudes(audio: tf.Tensor, size: int, overlap: float) -> tf.Tensor:
-    """The `compute_mag` of ddsp by squares, with which XLA is quicker than with absolute values of complex numbers."""
-    spectrum = ddsp.spectral_ops.stft(audio, size, overlap)
+        The phase differences of a window, transformed back, tell how well the phases agree at each delay. Magnitudes
+        have no slope but where they are near the floor: they are the other terms' matter.
+        """
+        products, magnitudes = [], []
+        for spectrum in (target, value):
+            real, imaginary = (part(spectrum[..., : self._n_phases]) for part in (tf.math.real, tf.math.imag))
+            products.append((real, imaginary))
+            magnitudes.append(tf.sqrt(real**2 + imaginary**2 + np.float32(floor**2)))
+        (a, b), (c, d) = products
+        weights = tf.stop_gradient(tf.sqrt(magnitudes[0] * magnitudes[1]))
+        turned = [weights / (magnitudes[0] * magnitudes[1]) * each for each in (a * c + b * d, b * c - a * d)]
+        rest = [[0, 0], [0, 0], [0, self._phase_fft_size // 2 + 1 - self._n_phases]]
+        agreement = tf.signal.irfft(tf.complex(*(tf.pad(each, rest) for each in turned)), [self._phase_fft_size])
+        early, late = agreement[..., -self._delay :], agreement[..., : self._delay + 1]
+        best = tf.maximum(tf.reduce_max(early, axis=-1), tf.reduce_max(late, axis=-1))
+        return 1.0 - self._phase_fft_size / 2.0 * tf.reduce_sum(best) / tf.reduce_sum(weights)
+
+
+def _magnitudes(spectrum: tf.Tensor) -> tf.Tensor:
+    """By squares, with which XLA is quicker than with absolute values of complex numbers."""
     return tf.sqrt(tf.math.real(spectrum) ** 2 + tf.math.imag(spectrum) ** 2 + _TINY)
 
 

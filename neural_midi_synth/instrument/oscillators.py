@@ -14,7 +14,7 @@ import tensorflow as tf
 CYCLE = 2**32
 """Steps of a phase in one cycle."""
 FIRST_PULSE = 0.0015
-"""Seconds from the onset of a plucked string to its first pulse, where all its partials are at phase 0."""
+"""Seconds from the onset of a plucked string to its first pulse, where its partials are at their first phases, or 0."""
 
 # Where a bank is not played at every sample:
 _HEADROOM = 16.0 / 15.0  # Half the rate at which it is played, over its highest oscillator, at least.
@@ -97,7 +97,12 @@ class Oscillators:
         self._between = None if spacing == 1 else _between(self.positions, hop, 2.0 * highest_hz / sample_rate)
 
     def begins(
-        self, frequencies: tf.Tensor, phase: tf.Tensor, onset: tf.Tensor | None, plucked: tf.Tensor | None
+        self,
+        frequencies: tf.Tensor,
+        phase: tf.Tensor,
+        onset: tf.Tensor | None,
+        plucked: tf.Tensor | None,
+        first_phases: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Phase of each oscillator at the begin of each hop.
 
@@ -110,7 +115,8 @@ class Oscillators:
             phase: int64 `[batch, n]`, 2³² steps a cycle.
             onset: Where a note begins in each hop, 0 to 1, and below 0 where none does, `[batch, n_frames, 1]`.
             plucked: Whether the note that begins in a hop is plucked, bool `[batch, n_frames, 1]`. The phase of such a
-                note begins anew, and comes to 0 when its first pulse does, `FIRST_PULSE` after its onset.
+                note begins anew, and comes to its first phase when its first pulse does, `FIRST_PULSE` after its onset.
+            first_phases: Of the note that begins in each hop, cycles `[batch, n_frames, n]`; 0 unless given.
 
         Returns:
             Cycles in [-0.5, 0.5), float64 `[batch, n_frames, n]`, and the phase at the end, int64 `[batch, n]`.
@@ -118,6 +124,8 @@ class Oscillators:
         begin, change = _begin_and_change(frequencies)
         counted = self._counted(onset, plucked)
         cycles = (begin * counted.begin_at_end + change * counted.change_at_end) / self._sample_rate
+        if first_phases is not None:
+            cycles += tf.where(plucked, tf.cast(first_phases, tf.float64), 0.0)
         return _added_up(cycles, phase, plucked)
 
     def phases(
@@ -144,7 +152,12 @@ class Oscillators:
         return tf.cast(cycles - tf.stop_gradient(tf.round(cycles)), tf.float32)
 
     def bank_phases(
-        self, begins: tf.Tensor, frequencies: tf.Tensor, onset: tf.Tensor | None, plucked: tf.Tensor | None
+        self,
+        begins: tf.Tensor,
+        frequencies: tf.Tensor,
+        onset: tf.Tensor | None,
+        plucked: tf.Tensor | None,
+        first_phases: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """Phase of each oscillator of a bank at the middle of each piece; frames come first, as for `play`.
 
@@ -153,6 +166,7 @@ class Oscillators:
             frequencies: Hz, `[n_frames + 1, batch, n]`.
             onset: `[n_frames, batch, 1]`.
             plucked: bool `[n_frames, batch, 1]`.
+            first_phases: As for `begins`, `[n_frames, batch, n]`.
 
         Returns:
             In turns of `turn`, float32 `[n_frames, batch, pieces, n]`.
@@ -162,7 +176,8 @@ class Oscillators:
         counted = self._counted(onset, plucked, np.float32)
         begins = turn() * self.cycles(begins)[:, :, tf.newaxis]
         if counted.is_anew is not None:
-            begins *= tf.cast(~counted.is_anew, tf.float32)[..., tf.newaxis]
+            first = 0.0 if first_phases is None else turn() * first_phases[:, :, tf.newaxis]
+            begins = tf.where(counted.is_anew[..., tf.newaxis], first, begins)
         return begins + begin * counted.begin[..., tf.newaxis] + change * counted.change[..., tf.newaxis]
 
     def cycles(self, begins: tf.Tensor) -> tf.Tensor:

@@ -86,9 +86,38 @@ def test_movement_is_compared_whichever_way_a_sound_moves():
     assert np.argmin([movement(recorded, sound(depth, np.pi)) for depth in depths]) == 2
 
 
+def test_phases_are_compared_whatever_the_delay_and_the_level():
+    seconds = tf.range(SAMPLE_RATE, dtype=tf.float32)[tf.newaxis] / SAMPLE_RATE
+    orders = tf.range(1.0, 13.0)
+    first_phases = tf.constant(np.random.default_rng(0).uniform(-3.0, 3.0, 12), tf.float32)
+
+    def sound(first_phases, delay=0.0):
+        angles = 2.0 * np.pi * 130.0 * orders * (seconds[..., tf.newaxis] - delay) + first_phases
+        return tf.reduce_sum(0.1 / orders * tf.sin(angles), axis=-1)
+
+    bands = {"mel_fft_sizes": (512,), "mel_bands": (40,), "sample_rate": SAMPLE_RATE}
+    loss = SpectralLoss((), mel_weight=0.0, phase_weight=1.0, phase_fft_size=512, **bands)
+    recorded = sound(first_phases)
+    assert abs(loss(recorded, recorded)) < 1e-4
+    assert loss(recorded, 0.1 * sound(first_phases, delay=-0.003)) < 0.03
+    assert loss(recorded, sound(0.0 * first_phases)) > 0.2
+    # A louder sound with other phases is no nearer, so nothing is gained by being quiet.
+    quiet, loud = (loss(recorded, level * sound(0.0 * first_phases)) for level in (0.5, 2.0))
+    assert abs(quiet - loud) < 2e-3
+    # The slope leads from the pulses of equal phases to those of the recording.
+    played = tf.Variable(tf.zeros([12]))
+    optimizer = tf.keras.optimizers.Adam(0.1)
+    for _ in range(80):
+        with tf.GradientTape() as tape:
+            distance = loss(recorded, sound(played))
+        optimizer.apply_gradients([(tape.gradient(distance, played), played)])
+    assert distance < 0.05
+
+
+@pytest.mark.parametrize("term", ["movement_weight", "phase_weight"])
 @pytest.mark.parametrize("n_samples", [1, 64, 700])
-def test_movement_of_short_clips_is_a_number(n_samples):
-    loss = SpectralLoss(SIZES, movement_weight=1.0, sample_rate=SAMPLE_RATE)
+def test_terms_of_short_clips_are_numbers(n_samples, term):
+    loss = SpectralLoss(SIZES, **{term: 1.0}, sample_rate=SAMPLE_RATE)
     recorded, played = (each[:, :n_samples] for each in _sounds())
     value, slope = _loss_and_slope(loss, recorded, played)
     assert np.isfinite(value) and np.all(np.isfinite(slope))

@@ -233,8 +233,10 @@ def test_harmonics_compiled_by_xla_are_the_others(n_harmonics, plucked):
     harmonic = Harmonic(SAMPLE_RATE, HOP, n_harmonics)
     inputs = [*_outputs_of_a_network(n_frames, 1, n_harmonics, batch=2), _f0(80.0, 110.0, n_frames, batch=2)]
     if plucked:
+        harmonic = Harmonic(SAMPLE_RATE, HOP, n_harmonics, moves=True, learns_phases=True)
         onset = tf.concat([_onsets(n_frames, (3, 0.1), (4, 0.7), (31, 0.9)), _onsets(n_frames, (12, 0.4))], axis=0)
-        inputs += [tf.fill([2, n_frames, 1], 2e-4), onset]
+        others = _outputs_of_a_network(n_frames, n_harmonics, n_harmonics, batch=2, seed=2)
+        inputs += [tf.fill([2, n_frames, 1], 2e-4), onset, *others]
     (upstream,) = _outputs_of_a_network(n_frames * HOP, 1, batch=2, seed=1)
 
     def signal_and_gradients(*inputs):
@@ -242,7 +244,7 @@ def test_harmonics_compiled_by_xla_are_the_others(n_harmonics, plucked):
             tape.watch(inputs)
             signal = harmonic(*inputs)
             loss = tf.reduce_sum(signal * upstream[..., 0])
-        return signal, *tape.gradient(loss, inputs[:4])
+        return signal, *tape.gradient(loss, [*inputs[:4], *inputs[5:]])
 
     def for_xla(*inputs):
         with oscillators_lib.polynomial_sines():
@@ -360,26 +362,32 @@ def test_a_note_begins_at_its_sample(place):
     assert np.sqrt(np.mean(noise[first + HOP // 16 : frame * HOP] ** 2)) > 0.4 * level
 
 
+@pytest.mark.parametrize("learns_phases", [False, True])
 @pytest.mark.parametrize("place", [0.0, 0.3, 0.9])
-def test_partials_of_a_plucked_string_begin_together(place):
+def test_partials_of_a_plucked_string_begin_together(place, learns_phases):
     n_frames, frame, stiff = 60, 31, 2e-4
     harmonic, controls = _controls_of_strings(n_frames, 20, stiff)
     controls = {name: tf.tile(value[:, -1:], [1, n_frames, 1]) for name, value in controls.items()}
     controls["onset"] = _onsets(n_frames, (7, 0.5), (frame, place))
+    first_phases = np.zeros(20)
+    if learns_phases:
+        of_frames = np.random.default_rng(2).uniform(-3.0, 3.0, size=[1, n_frames, 20])
+        controls["first_phases"] = tf.constant(of_frames, tf.float32)
+        first_phases = of_frames[0, frame]
     orders, f0_hz = np.arange(1, 21), float(controls["f0_hz"][0, 0, 0])
     pulse = (frame - 1 + place) * HOP + 0.0015 * SAMPLE_RATE
     samples = np.arange((frame - 1 + place) * HOP + 2 * 24 + 1, n_frames * HOP).astype(int)
     loudness = np.asarray(controls["amplitudes"] * controls["harmonic_distribution"], np.float64)[0, 0]
 
-    def expected(stiff):
+    def expected(stiff, first_phases=first_phases):
         cycles = (
             f0_hz * orders * np.sqrt(1.0 + stiff * orders**2) * (samples[:, np.newaxis] + 1.0 - pulse) / SAMPLE_RATE
         )
-        return np.sin(2.0 * np.pi * cycles) @ loudness
+        return np.sin(2.0 * np.pi * (cycles + first_phases)) @ loudness
 
     upstream = np.random.default_rng(0).normal(size=len(samples))
-    with tf.GradientTape() as tape:
-        tape.watch(controls["inharmonicity"])
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(controls)
         played = harmonic.get_signal(**controls)[0, samples[0] :]
         loss = tf.reduce_sum(played * tf.cast(upstream, tf.float32))
     assert _relative_error(played, expected(stiff)) < PROMISED
@@ -389,6 +397,15 @@ def test_partials_of_a_plucked_string_begin_together(place):
         upstream @ (expected(stiff + 1e-9) - expected(stiff - 1e-9)) / 2e-9, rel=2e-3
     )
     assert np.max(np.abs(gradient[: frame - 1])) < 1e-6 * np.max(np.abs(gradient))
+    if learns_phases:
+        gradient = tape.gradient(loss, controls["first_phases"])[0].numpy()
+        slopes = [
+            upstream @ (expected(stiff, first_phases + step) - expected(stiff, first_phases - step)) / 2e-6
+            for step in 1e-6 * np.eye(20)
+        ]
+        np.testing.assert_allclose(gradient[frame], slopes, atol=2e-3 * np.max(np.abs(slopes)))
+        gradient[frame] = 0.0
+        assert not gradient.any(), "no other frame counts"
 
 
 def test_a_note_that_is_no_string_goes_on_in_its_phase():
@@ -403,6 +420,7 @@ def test_blocks_equal_the_whole_where_notes_begin_to_the_sample():
     n_frames = 40
     onset = _onsets(n_frames, (3, 0.1), (4, 0.7), (17, 0.0), (25, 0.93))
     harmonic, controls = _controls_of_strings(n_frames, 30, 2e-4)
+    controls["first_phases"] = _outputs_of_a_network(n_frames, 30)[0]
     filtered_noise = FilteredNoise(HOP, 33)
     for processor, of_processor in (
         (harmonic, controls),
