@@ -172,7 +172,9 @@ class ProcessorGroup(ddsp.processors.ProcessorGroup):
             processors = [getattr(self, each) for each in summed]
             if len(summed) < 2 or type(getattr(self, name)) is not ddsp.processors.Add or not are_alike(processors):
                 continue
-            if len({tuple(key for key in keys_of[each] if key in GIVEN) for each in summed}) == 1:
+            # As many keys are the same arguments.
+            taken_by = {(len(keys_of[each]), *(key for key in keys_of[each] if key in GIVEN)) for each in summed}
+            if len(taken_by) == 1:
                 together[name] = Banks(processors)
         return together
 

@@ -875,7 +875,9 @@ def test_harmonics_that_are_summed_are_played_as_one(group):
     tf.nest.map_structure(np.testing.assert_array_equal, {name: state[name] for name in expected}, expected)
 
 
-@pytest.mark.parametrize("why", ["another rate", "another way", "taken twice", "another fundamental"])
+@pytest.mark.parametrize(
+    "why", ["another rate", "another way", "taken twice", "another fundamental", "others stand still"]
+)
 def test_harmonics_that_are_no_one_bank_are_played_by_themselves(why):
     highest, method, bus = None, "window", []
     keys = ["fifth_amplitudes", "fifth_harmonic_distribution", "f0_hz"]
@@ -887,15 +889,23 @@ def test_harmonics_that_are_no_one_bank_are_played_by_themselves(why):
         bus = [(ddsp.processors.Add(name="again"), ["harmonic/signal", "tones/signal"])]
     else:
         keys += ["inharmonicity"]
-    fifth = Harmonic(SAMPLE_RATE, HOP, 8, f0_ratio=1.5, highest_hz=highest, amp_resample_method=method, name="fifth")
+    common = ["inharmonicity", "onset"] if why == "others stand still" else []
+    moves = bool(common)
+    keys += [*common[1:], *["movement"] * moves]
+    bank = {"highest_hz": highest, "amp_resample_method": method, "moves": moves}
+    fifth = Harmonic(SAMPLE_RATE, HOP, 8, f0_ratio=1.5, name="fifth", **bank)
     nodes = [
-        (Harmonic(SAMPLE_RATE, HOP, 10), ["amplitudes", "harmonic_distribution", "f0_hz"]),
+        (
+            Harmonic(SAMPLE_RATE, HOP, 10, moves=moves),
+            ["amplitudes", "harmonic_distribution", "f0_hz", *common],
+        ),
         (fifth, keys),
         (ddsp.processors.Add(name="tones"), ["harmonic/signal", "fifth/signal"]),
     ]
     group = ProcessorGroup([*nodes, *bus])
     inputs = dict(zip([*nodes[0][1][:2], *keys[:2]], _outputs_of_a_network(20, 1, 10, 1, 8)))
     inputs |= {"f0_hz": _f0(110.0, 120.0, 20), "inharmonicity": tf.fill([1, 20, 1], 1e-4)}
+    inputs |= {"onset": tf.fill([1, 20, 1], -1.0), "movement": tf.zeros([1, 20, 8])}
     outputs, _ = group.step(inputs, group.initial_state(1))
     together = outputs["harmonic"]["signal"] + outputs["fifth"]["signal"]
     np.testing.assert_allclose(outputs["tones"]["signal"], together, atol=1e-6)
