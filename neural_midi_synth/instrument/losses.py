@@ -30,7 +30,7 @@ class SpectralLoss(ddsp.losses.SpectralLoss):
 
     All these are blind to phase. The phase term compares the phases of bins in each window, of all bins together, but
     for the delay with which they agree best: recordings of one note have one waveform, and each begins a little earlier
-    or later.
+    or later. Half of the term is about the windows in which notes begin, where a longer delay counts as less agreement.
     """
 
     def __init__(
@@ -130,9 +130,33 @@ class SpectralLoss(ddsp.losses.SpectralLoss):
         turned = [weights / (magnitudes[0] * magnitudes[1]) * each for each in (a * c + b * d, b * c - a * d)]
         rest = [[0, 0], [0, 0], [0, self._phase_fft_size // 2 + 1 - self._n_phases]]
         agreement = tf.signal.irfft(tf.complex(*(tf.pad(each, rest) for each in turned)), [self._phase_fft_size])
-        early, late = agreement[..., -self._delay :], agreement[..., : self._delay + 1]
-        best = tf.maximum(tf.reduce_max(early, axis=-1), tf.reduce_max(late, axis=-1))
-        return 1.0 - self._phase_fft_size / 2.0 * tf.reduce_sum(best) / tf.reduce_sum(weights)
+        delays = np.arange(-self._delay, self._delay + 1)
+        near = (
+            self._phase_fft_size
+            / 2.0
+            * tf.concat([agreement[..., -self._delay :], agreement[..., : self._delay + 1]], axis=-1)
+        )
+        at_best = tf.reduce_sum(weights, axis=-1)
+        anyhow = _share(tf.reduce_max(near, axis=-1), at_best)
+        in_time = np.float32(1.0 - np.abs(delays) / (self._delay + 1.0))
+        begins = _begins(magnitudes[0])
+        return 1.0 - 0.5 * anyhow - 0.5 * _share(begins * tf.reduce_max(near * in_time, axis=-1), begins * at_best)
+
+
+def _share(part: tf.Tensor, whole: tf.Tensor) -> tf.Tensor:
+    """Of the sums of both; 1 where both are nothing."""
+    return (tf.reduce_sum(part) + _TINY) / (tf.reduce_sum(whole) + _TINY)
+
+
+def _begins(magnitudes: tf.Tensor) -> tf.Tensor:
+    """How much of what is heard in windows began in them, or in part in the one before: 0 to 1, `[batch, n]`.
+
+    Args:
+        magnitudes: Of a recording, above 0, `[batch, n, bins]`.
+    """
+    levels = tf.reduce_sum(magnitudes, axis=-1)
+    new = tf.nn.relu(1.0 - tf.concat([levels[:, :1], levels[:, :-1]], axis=1) / levels)
+    return tf.maximum(new, 0.7 * tf.pad(new[:, :-1], [[0, 0], [1, 0]]))
 
 
 def _magnitudes(spectrum: tf.Tensor) -> tf.Tensor:
