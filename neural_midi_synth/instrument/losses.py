@@ -12,6 +12,7 @@ import tensorflow as tf
 _TINY = 1e-14  # under a square root, whose slope at 0 is infinite
 _MOVEMENT_FRAMES = 8  # for which movement is averaged
 _STILL = 0.02  # nepers of movement that are as good as none: 0.2 dB
+_BEGINS = 1.5  # By which factor the level must rise from window to window where a note is taken to begin.
 _DELAY_SECONDS = 0.004  # by which what is played may be early or late where phases are compared
 
 
@@ -155,7 +156,7 @@ def _begins(magnitudes: tf.Tensor) -> tf.Tensor:
         magnitudes: Of a recording, above 0, `[batch, n, bins]`.
     """
     levels = tf.reduce_sum(magnitudes, axis=-1)
-    new = tf.nn.relu(1.0 - tf.concat([levels[:, :1], levels[:, :-1]], axis=1) / levels)
+    new = tf.nn.relu(1.0 - _BEGINS * tf.concat([levels[:, :1], levels[:, :-1]], axis=1) / levels)
     return tf.maximum(new, 0.7 * tf.pad(new[:, :-1], [[0, 0], [1, 0]]))
 
 
