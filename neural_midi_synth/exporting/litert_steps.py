@@ -115,11 +115,10 @@ class _Oscillators(Oscillators):
         phase: tf.Tensor,
         onset: tf.Tensor | None,
         plucked: tf.Tensor | None,
-        first_pulse: tf.Tensor | float = FIRST_PULSE,
         first_phases: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """As the other's, int32 in steps of 2⁻³² cycles."""
-        steps, _ = self._since_begin(frequencies, np.array([self._hop - 1.0]), onset, plucked, first_pulse)
+        steps, _ = self._since_begin(frequencies, np.array([self._hop - 1.0]), onset, plucked)
         if first_phases is not None:
             first_phases -= tf.round(first_phases)
             first_steps = 4 * tf.cast(tf.round(first_phases * 2.0**30), tf.int32)  # Half a cycle wraps to minus half.
@@ -127,19 +126,11 @@ class _Oscillators(Oscillators):
         return running_phase(steps, phase, plucked, _first_of)
 
     def phases(
-        self,
-        begins: tf.Tensor,
-        f0_hz: tf.Tensor,
-        onset: tf.Tensor | None,
-        plucked: tf.Tensor | None,
-        first_pulse: tf.Tensor | float = FIRST_PULSE,
+        self, begins: tf.Tensor, f0_hz: tf.Tensor, onset: tf.Tensor | None, plucked: tf.Tensor | None
     ) -> tf.Tensor:
         begins, f0_hz = begins[..., tf.newaxis], f0_hz[..., tf.newaxis]
-        of_notes = (
-            each if each is None or isinstance(each, float) else each[..., tf.newaxis]
-            for each in (onset, plucked, first_pulse)
-        )
-        since, is_anew = self._since_begin(f0_hz, self.middles, *of_notes)
+        onset, plucked = (None if each is None else each[..., tf.newaxis] for each in (onset, plucked))
+        since, is_anew = self._since_begin(f0_hz, self.middles, onset, plucked)
         if is_anew is not None:
             begins *= 1 - tf.cast(is_anew, tf.int32)
         return tf.cast(begins + since, tf.float32) * 2.0**-32
@@ -151,12 +142,7 @@ class _Oscillators(Oscillators):
         return exact_product(played, self._between)
 
     def _since_begin(
-        self,
-        hz: tf.Tensor,
-        samples: np.ndarray,
-        onset: tf.Tensor | None,
-        plucked: tf.Tensor | None,
-        first_pulse: tf.Tensor | float,
+        self, hz: tf.Tensor, samples: np.ndarray, onset: tf.Tensor | None, plucked: tf.Tensor | None
     ) -> tuple[tf.Tensor, tf.Tensor | None]:
         """Steps of the phase from each hop's begin to some samples in it.
 
@@ -165,7 +151,6 @@ class _Oscillators(Oscillators):
             samples: Numbers of the samples, whole or halves.
             onset: Where a note begins in each hop, `[voices, n_frames, 1]` or `[voices, n_frames, 1, 1]`.
             plucked: Whether that is a plucked string's, bool, shaped as `onset`.
-            first_pulse: Seconds from the onset to its first pulse, shaped as `onset`, or for all notes.
 
         Returns:
             int32 `[voices, n_frames, n]` or `[voices, n_frames, n, samples]`, and where they are those of a note that
@@ -200,8 +185,8 @@ class _Oscillators(Oscillators):
             return _high_word(steps), None
         is_anew = plucked & (since > 0)
         # Onsets lie on 64ths of a hop; a sample is counted in as many parts.
-        pulse = tf.cast(tf.round((onset * self._hop + first_pulse * self._sample_rate) * _PARTS), tf.int64)
-        since = (doubled + 2) * (_PARTS // 2) - pulse
+        first_pulse = tf.cast(tf.round((onset * self._hop + FIRST_PULSE * self._sample_rate) * _PARTS), tf.int64)
+        since = (doubled + 2) * (_PARTS // 2) - first_pulse
         anew = times(step / _PARTS)[:, 1:] * since * sounds
         return _high_word(tf.where(is_anew, anew, steps)), is_anew
 

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from neural_midi_synth.instrument.controls import ATTACK
-from neural_midi_synth.instrument.oscillators import FIRST_PULSE, Oscillators, frames_first, turn
+from neural_midi_synth.instrument.oscillators import Oscillators, frames_first, turn
 from neural_midi_synth.instrument.recurrent import State
 from neural_midi_synth.instrument.white_noise import white_noise
 
@@ -133,7 +133,6 @@ class Harmonic(ddsp.synths.Harmonic):
         onset: tf.Tensor | None = None,
         movement: tf.Tensor | None = None,
         first_phases: tf.Tensor | None = None,
-        first_pulse: tf.Tensor | None = None,
     ) -> dict[str, tf.Tensor]:
         """As ddsp's, at `f0_ratio` times the frequency.
 
@@ -147,13 +146,11 @@ class Harmonic(ddsp.synths.Harmonic):
             movement: Network outputs `[batch, n_frames, n_harmonics]`; nothing moves unless given.
             first_phases: Network outputs `[batch, n_frames, n_harmonics]`, of which those of a plucked note's first
                 frame count; 0 unless given.
-            first_pulse: Seconds from the onset of a plucked note to its first pulse, `[batch, n_frames, 1]`; 1.5 ms
-                unless given.
 
         Returns:
             The same names: amplitudes above 0, a distribution that sums to 1, the frequency of the first harmonic, how
-            much each harmonic moves, the standard deviation of its amplitude's natural logarithm, 0 to 1, the phase of
-            each partial at the first pulse, cycles, and when that comes.
+            much each harmonic moves, the standard deviation of its amplitude's natural logarithm, 0 to 1, and the
+            phase of each partial at the first pulse, cycles.
         """
         f0_hz = f0_hz * self.f0_ratio
         if self.scale_fn is not None:
@@ -165,8 +162,7 @@ class Harmonic(ddsp.synths.Harmonic):
             movement = tf.sigmoid(movement + self._movement_bias)
         if first_phases is not None:
             first_phases = first_phases / (2.0 * math.pi)
-        given = {"inharmonicity": inharmonicity, "onset": onset, "movement": movement}
-        given |= {"first_phases": first_phases, "first_pulse": first_pulse}
+        given = {"inharmonicity": inharmonicity, "onset": onset, "movement": movement, "first_phases": first_phases}
         return controls | {name: value for name, value in given.items() if value is not None}
 
     def initial_state(self, batch: int | tf.Tensor, first_sample: int | tf.Tensor = 0) -> State:
@@ -273,11 +269,9 @@ class Banks:
         parts = [controls[name] for name in self.names]
         states = [state[name] for name in self.names]
         onset, inharmonicity = (parts[0].get(name) for name in ("onset", "inharmonicity"))
-        plucked, first_phases = None, None
-        first_pulse = parts[0].get("first_pulse", FIRST_PULSE)
+        plucked = None
         if inharmonicity is not None and onset is not None:
             plucked = (onset >= 0.0) & (inharmonicity > 0.0)
-            first_phases = _joined(parts, "first_phases") if "first_phases" in parts[0] else None
 
         f0_hz = tf.concat([_joined(states, "f0_hz"), _joined(parts, "f0_hz")], axis=1)
         multiples = tf.concat([f0_hz[..., i : i + 1] * bank.orders for i, bank in enumerate(self._banks)], axis=-1)
@@ -294,8 +288,8 @@ class Banks:
 
         counters = tf.stack([each["phase"] for each in states], axis=1), _joined(states, "deviation")
         of_partials = None if inharmonicity is None else deviation_hz
-        of_notes = onset, plucked, first_pulse, first_phases
-        phases, counters = self._phases(oscillators, f0_hz, of_partials, counters, *of_notes)
+        first_phases = _joined(parts, "first_phases") if plucked is not None and "first_phases" in parts[0] else None
+        phases, counters = self._phases(oscillators, f0_hz, of_partials, counters, onset, plucked, first_phases)
         onset = None if onset is None else frames_first(onset)
         rise = self._rise(oscillators.positions / self._hop, onset)
         signal = oscillators.play(phases, frames_first(frequencies), frames_first(harmonics), rise, onset)
@@ -320,7 +314,6 @@ class Banks:
         counters: tuple[tf.Tensor, tf.Tensor],
         onset: tf.Tensor | None,
         plucked: tf.Tensor | None,
-        first_pulse: tf.Tensor | float,
         first_phases: tf.Tensor | None,
     ) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]]:
         """Phases of all partials at the middle of each piece.
@@ -333,7 +326,6 @@ class Banks:
                 multiples, `[batch, n]`.
             onset: `[batch, n_frames, 1]`.
             plucked: bool `[batch, n_frames, 1]`.
-            first_pulse: Seconds `[batch, n_frames, 1]`, or for all notes.
             first_phases: Cycles `[batch, n_frames, n]`; 0 unless given.
 
         Returns:
@@ -342,20 +334,17 @@ class Banks:
         n_banks = len(self._banks)
         phase, deviation = counters
         if deviation_hz is None:
-            begins, phase = oscillators.begins(f0_hz, phase, onset, plucked, first_pulse)
+            begins, phase = oscillators.begins(f0_hz, phase, onset, plucked)
         else:
             both, last = tf.concat([f0_hz, deviation_hz], axis=-1), tf.concat([phase, deviation], axis=-1)
             of_both = None if first_phases is None else tf.pad(first_phases, [[0, 0], [0, 0], [n_banks, 0]])
-            begins, last = oscillators.begins(both, last, onset, plucked, first_pulse, of_both)
+            begins, last = oscillators.begins(both, last, onset, plucked, of_both)
             phase, deviation = last[:, :n_banks], last[:, n_banks:]
-        cycles = tf.unstack(oscillators.phases(begins[..., :n_banks], f0_hz, onset, plucked, first_pulse), axis=2)
+        cycles = tf.unstack(oscillators.phases(begins[..., :n_banks], f0_hz, onset, plucked), axis=2)
         of_banks = (frames_first(each)[..., tf.newaxis] for each in cycles)
         phases = tf.concat([each * (turn() * bank.orders) for each, bank in zip(of_banks, self._banks)], axis=-1)
         if deviation_hz is not None:
-            of_notes = (
-                each if each is None or isinstance(each, float) else frames_first(each)
-                for each in (onset, plucked, first_pulse, first_phases)
-            )
+            of_notes = (None if each is None else frames_first(each) for each in (onset, plucked, first_phases))
             of_partials = frames_first(begins[..., n_banks:])
             phases += oscillators.bank_phases(of_partials, frames_first(deviation_hz), *of_notes)
         return phases, (phase, deviation)

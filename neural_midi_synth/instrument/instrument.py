@@ -18,7 +18,7 @@ from neural_midi_synth.instrument import rendering
 from neural_midi_synth.instrument.controls import COLUMNS, ONSET, VELOCITY, Controls, voices_of
 from neural_midi_synth.instrument.decoder import Decoder, Preprocessor
 from neural_midi_synth.instrument.gradients import loss_and_gradients, loss_of, sum_of
-from neural_midi_synth.instrument.processors import AUDIBLE, F0, INHARMONICITY, PULSE, ProcessorGroup
+from neural_midi_synth.instrument.processors import AUDIBLE, F0, INHARMONICITY, ProcessorGroup
 from neural_midi_synth.instrument.recurrent import State, on_gpu
 from neural_midi_synth.instrument.strings import Strings
 from neural_midi_synth.midi.pieces import Piece, Voice
@@ -79,13 +79,10 @@ class Instrument(tf.keras.Model):
         controls.add(VELOCITY)
         if ONSET in processor_group.given:
             controls.add(ONSET)
-        of_strings = [name for name in (INHARMONICITY, PULSE) if name in processor_group.given]
-        if of_strings and strings is None:
+        if INHARMONICITY in processor_group.given and strings is None:
             raise ValueError(
-                f"ProcessorGroup: its processors take '{of_strings[0]}'. Set Instrument.strings = @Strings()."
+                "ProcessorGroup: its processors take 'inharmonicity'. Set Instrument.strings = @Strings()."
             )
-        if PULSE in of_strings:
-            strings.add_first_pulses()
         self.controls = controls
         self.strings = strings
         self.preprocessor = preprocessor
@@ -196,7 +193,6 @@ class Instrument(tf.keras.Model):
             F0: lambda: to_hz(f0_midi),
             INHARMONICITY: lambda: self.strings(f0_midi),
             ONSET: lambda: control_frames[ONSET],
-            PULSE: lambda: self.strings.first_pulse(f0_midi),
             AUDIBLE: lambda: tf.cast(control_frames[VELOCITY] > 0.0, tf.float32),
         }
         n_frames = tf.shape(f0_midi)[1]

@@ -14,7 +14,7 @@ import tensorflow as tf
 CYCLE = 2**32
 """Steps of a phase in one cycle."""
 FIRST_PULSE = 0.0015
-"""Seconds from the onset of a plucked string to its first pulse, where that was not measured."""
+"""Seconds from the onset of a plucked string to its first pulse, where its partials are at their first phases, or 0."""
 
 # Where a bank is not played at every sample:
 _HEADROOM = 16.0 / 15.0  # Half the rate at which it is played, over its highest oscillator, at least.
@@ -102,7 +102,6 @@ class Oscillators:
         phase: tf.Tensor,
         onset: tf.Tensor | None,
         plucked: tf.Tensor | None,
-        first_pulse: tf.Tensor | float = FIRST_PULSE,
         first_phases: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Phase of each oscillator at the begin of each hop.
@@ -116,27 +115,21 @@ class Oscillators:
             phase: int64 `[batch, n]`, 2³² steps a cycle.
             onset: Where a note begins in each hop, 0 to 1, and below 0 where none does, `[batch, n_frames, 1]`.
             plucked: Whether the note that begins in a hop is plucked, bool `[batch, n_frames, 1]`. The phase of such a
-                note begins anew, and comes to its first phase when its first pulse does.
-            first_pulse: Seconds from the onset of the note that begins in each hop to that, `[batch, n_frames, 1]`.
+                note begins anew, and comes to its first phase when its first pulse does, `FIRST_PULSE` after its onset.
             first_phases: Of the note that begins in each hop, cycles `[batch, n_frames, n]`; 0 unless given.
 
         Returns:
             Cycles in [-0.5, 0.5), float64 `[batch, n_frames, n]`, and the phase at the end, int64 `[batch, n]`.
         """
         begin, change = _begin_and_change(frequencies)
-        counted = self._counted(onset, plucked, first_pulse)
+        counted = self._counted(onset, plucked)
         cycles = (begin * counted.begin_at_end + change * counted.change_at_end) / self._sample_rate
         if first_phases is not None:
             cycles += tf.where(plucked, tf.cast(first_phases, tf.float64), 0.0)
         return _added_up(cycles, phase, plucked)
 
     def phases(
-        self,
-        begins: tf.Tensor,
-        f0_hz: tf.Tensor,
-        onset: tf.Tensor | None,
-        plucked: tf.Tensor | None,
-        first_pulse: tf.Tensor | float = FIRST_PULSE,
+        self, begins: tf.Tensor, f0_hz: tf.Tensor, onset: tf.Tensor | None, plucked: tf.Tensor | None
     ) -> tf.Tensor:
         """Phase of fundamentals at the middle of each piece, so exact that multiples of it are phases too.
 
@@ -145,13 +138,12 @@ class Oscillators:
             f0_hz: As for `begins`, `[batch, n_frames + 1, n]`.
             onset: As for `begins`.
             plucked: As for `begins`.
-            first_pulse: As for `begins`.
 
         Returns:
             Cycles in [-0.5, 0.5], float32 `[batch, n_frames, n, pieces]`.
         """
         begin, change = (each[..., tf.newaxis] for each in _begin_and_change(f0_hz))
-        counted = self._counted(onset, plucked, first_pulse)
+        counted = self._counted(onset, plucked)
         of_begin, of_change = (each[:, :, tf.newaxis] for each in (counted.begin, counted.change))
         begins = begins[..., tf.newaxis]
         if counted.is_anew is not None:
@@ -165,7 +157,6 @@ class Oscillators:
         frequencies: tf.Tensor,
         onset: tf.Tensor | None,
         plucked: tf.Tensor | None,
-        first_pulse: tf.Tensor | float = FIRST_PULSE,
         first_phases: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """Phase of each oscillator of a bank at the middle of each piece; frames come first, as for `play`.
@@ -175,7 +166,6 @@ class Oscillators:
             frequencies: Hz, `[n_frames + 1, batch, n]`.
             onset: `[n_frames, batch, 1]`.
             plucked: bool `[n_frames, batch, 1]`.
-            first_pulse: As for `begins`, `[n_frames, batch, 1]`.
             first_phases: As for `begins`, `[n_frames, batch, n]`.
 
         Returns:
@@ -183,7 +173,7 @@ class Oscillators:
         """
         turns = frequencies[:, :, tf.newaxis] * (turn() / self._sample_rate)
         begin, change = turns[:-1], tf.where(turns[:-1] > 0.0, turns[1:] - turns[:-1], 0.0)
-        counted = self._counted(onset, plucked, first_pulse, np.float32)
+        counted = self._counted(onset, plucked, np.float32)
         begins = turn() * self.cycles(begins)[:, :, tf.newaxis]
         if counted.is_anew is not None:
             first = 0.0 if first_phases is None else turn() * first_phases[:, :, tf.newaxis]
@@ -199,13 +189,7 @@ class Oscillators:
         first = self.middles[0] - self._size / 2.0 + 0.5
         return tf.maximum(first + tf.floor((onset * self._hop - first) / self._size) * self._size, 0.0)
 
-    def _counted(
-        self,
-        onset: tf.Tensor | None,
-        plucked: tf.Tensor | None,
-        first_pulse: tf.Tensor | float,
-        dtype: type = np.float64,
-    ) -> _Counted:
+    def _counted(self, onset: tf.Tensor | None, plucked: tf.Tensor | None, dtype: type = np.float64) -> _Counted:
         """For how many samples the frequencies at both ends of a hop have counted, at the middles and at its end."""
         samples = np.append(self.middles, self._hop - 1.0).astype(dtype)
         of_begin = tf.constant((samples + 1.0)[np.newaxis, np.newaxis])
@@ -215,9 +199,11 @@ class Oscillators:
             since_jump = tf.maximum(samples + 1.0 - tf.cast(self.jumps(onset), dtype), 0.0)
             of_change = tf.where(onset < 0.0, of_change, since_jump)
             if plucked is not None:
-                pulse = tf.cast(onset, dtype) * self._hop + tf.cast(first_pulse, dtype) * self._sample_rate
+                first_pulse = tf.cast(onset, dtype) * self._hop + FIRST_PULSE * self._sample_rate
                 is_anew = plucked & (since_jump > 0.0)
-                of_begin, of_change = (tf.where(is_anew, samples + 1.0 - pulse, each) for each in (of_begin, of_change))
+                of_begin, of_change = (
+                    tf.where(is_anew, samples + 1.0 - first_pulse, each) for each in (of_begin, of_change)
+                )
                 is_anew = is_anew[..., :-1]
         return _Counted(of_begin[..., :-1], of_change[..., :-1], of_begin[..., -1:], of_change[..., -1:], is_anew)
 

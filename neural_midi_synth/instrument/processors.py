@@ -22,11 +22,10 @@ from neural_midi_synth.instrument.harmonic import Banks, are_alike
 from neural_midi_synth.instrument.recurrent import State
 from neural_midi_synth.instrument.reverb import Reverb
 
-F0, INHARMONICITY, PULSE = "f0_hz", "inharmonicity", "first_pulse"
-GIVEN = (F0, INHARMONICITY, ONSET, PULSE)
+F0, INHARMONICITY = "f0_hz", "inharmonicity"
+GIVEN = (F0, INHARMONICITY, ONSET)
 """What processors may take besides network outputs and signals: the fundamental frequency in Hz, the inharmonicity
-coefficient of its string, where a note begins in the hop before a frame (-1 where none does), and how many seconds
-later the first pulse of its string comes."""
+coefficient of its string, and where a note begins in the hop before a frame (-1 where none does)."""
 AUDIBLE = "audible"
 """What the sum of the voices takes: 1 from the first frame that has had a note on, and 0 before, where a network has
 nothing to go by and would make some noise or other."""

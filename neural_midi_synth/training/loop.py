@@ -22,7 +22,7 @@ from neural_midi_synth.files.locks import only_writer
 from neural_midi_synth.files.outputs import check_writable, write_aside
 from neural_midi_synth.instrument.instrument import Instrument
 from neural_midi_synth.instrument.loading import CONFIG_NAME, DATA_SET_NAME, build
-from neural_midi_synth.training import measuring_strings
+from neural_midi_synth.training import stiffness
 from neural_midi_synth.training.batches import check_clips, held_out_batches, training_batches
 from neural_midi_synth.training.callbacks import Budget, Checkpoints, ExampleLog, Progress, read_examples
 from neural_midi_synth.training.optimizers import adam, muon  # noqa: F401  (gin configures them)
@@ -115,10 +115,7 @@ def train(
         else:
             instrument.level.assign(max(builder.info.metadata["peak"], _LOWEST_LEVEL))
             if instrument.strings is not None:
-                coefficients, first_pulses = measuring_strings.measure(builder)
-                instrument.strings.coefficients.assign(coefficients)
-                if instrument.strings.first_pulses is not None:
-                    instrument.strings.first_pulses.assign(first_pulses)
+                instrument.strings.coefficients.assign(stiffness.measure(builder))
         budget.start()
         if budget.progress >= 1.0:
             print("Nothing left to do: give more --steps or --max_minutes to train on.")

@@ -1,11 +1,8 @@
-"""Measures the strings of a recorded instrument: how stiff they are, and when the first pulse of a note comes.
+"""Measures how stiff the strings of a recorded instrument are, by where the partials of its notes lie.
 
 Partial k of a stiff string lies at k f0 √(1 + B k²) (Fletcher, 1964). So (f_k / k)² is a line over k²: where it begins
 is f0², and its slope over that is the inharmonicity coefficient B. What is not a string, or a bowed one, whose bow
 holds all partials together, has a slope of 0.
-
-A note is annotated where something of it is heard first: a finger, the pick on the string. The string itself is let go
-later, by as much as 20 ms, and then its first pulse makes the level rise.
 """
 
 from __future__ import annotations
@@ -18,8 +15,6 @@ import numpy as np
 import tensorflow_datasets as tfds
 from scipy import fft, ndimage
 
-from neural_midi_synth.evaluation.note_metrics import LEAD_SECONDS, RISE_SECONDS, rise_time
-from neural_midi_synth.instrument.oscillators import FIRST_PULSE
 from neural_midi_synth.instrument.strings import PITCHES
 
 MOST_NOTES = 8
@@ -36,48 +31,33 @@ _WITHIN_BINS = 4  # of where another is expected
 _ABOVE_MEDIAN = 8.0  # What a partial's magnitude must be, as a multiple of the median around it
 _AROUND = 20  # bins to either side.
 _BELOW_PEAK = 1e-4  # Magnitudes below this share of the highest count as that.
-_LATEST_PULSE = 0.05  # s after the onset
-_RISE_TO_PULSE = 0.0005  # s from where the level over 1 ms is half of a pulse's to its middle
 # Of the notes of a string instrument so many are stretched, at least; of another half, by as little as noise makes it.
 _SURE_SHARE = 0.75
 
 
-def measure(builder: tfds.core.DatasetBuilder) -> tuple[np.ndarray, np.ndarray]:
-    """Measures the strings of each pitch in what a data set has for training.
+def measure(builder: tfds.core.DatasetBuilder) -> np.ndarray:
+    """Measures the inharmonicity coefficient of each pitch in what a data set has for training.
 
     Args:
         builder: A prepared data set.
 
     Returns:
-        Of each MIDI note number, float32 `[128]`: the inharmonicity coefficient B, which is 0 throughout where most
-        notes are not stretched; and the seconds from the onset to the first pulse. Both are medians of its notes;
-        between pitches that were played, from those next to it.
+        B of each MIDI note number, float32 `[128]`; between pitches that were played from those next to it, and 0
+        throughout where most notes are not stretched.
     """
     sample_rate = builder.info.metadata["sample_rate"]
-    coefficients: dict[int, list[float]] = {}
-    pulses: dict[int, list[float]] = {}
+    found: dict[int, list[float]] = {}
     looked_at: dict[int, int] = {}
     for example in builder.as_dataset(split="train").as_numpy_iterator():
-        for pitch, attack, held in _notes(example, sample_rate):
-            if looked_at.get(pitch, 0) == MOST_NOTES:
-                continue
-            looked_at[pitch] = looked_at.get(pitch, 0) + 1
-            coefficient = of_note(held, 440.0 * 2.0 ** ((pitch - 69) / 12.0), sample_rate)
-            if coefficient is not None:
-                coefficients.setdefault(pitch, []).append(coefficient)
-            seconds = rise_time(attack, sample_rate) / 1000.0
-            if 0.0 <= seconds <= _LATEST_PULSE:  # Else the note before is heard, or one that swells.
-                pulses.setdefault(pitch, []).append(seconds + _RISE_TO_PULSE)
-    measured = np.array([each for of_pitch in coefficients.values() for each in of_pitch])
+        for pitch, samples in _notes(example, sample_rate):
+            if looked_at.get(pitch, 0) < MOST_NOTES:
+                looked_at[pitch] = looked_at.get(pitch, 0) + 1
+                coefficient = of_note(samples, 440.0 * 2.0 ** ((pitch - 69) / 12.0), sample_rate)
+                if coefficient is not None:
+                    found.setdefault(pitch, []).append(coefficient)
+    measured = np.array([each for of_pitch in found.values() for each in of_pitch])
     if not len(measured) or np.mean(measured > 0.0) < _SURE_SHARE:
-        coefficients = {}
-    return _medians(coefficients, 0.0), _medians(pulses, FIRST_PULSE)
-
-
-def _medians(found: dict[int, list[float]], usual: float) -> np.ndarray:
-    """Of each pitch, those that were not played from those next to it, `[128]`; the usual where none was."""
-    if not found:
-        return np.full(PITCHES, usual, np.float32)
+        return np.zeros(PITCHES, np.float32)
     pitches = sorted(found)
     medians = [max(float(np.median(found[pitch])), 0.0) for pitch in pitches]
     return np.interp(np.arange(PITCHES), pitches, medians).astype(np.float32)
@@ -115,8 +95,8 @@ def of_note(samples: np.ndarray, f0_hz: float, sample_rate: int) -> float | None
     return min(_slope(*np.array(found).T), _CANDIDATES[-1])
 
 
-def _notes(example: Mapping[str, Any], sample_rate: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Pitch, attack and what follows it, of the notes in an example that sound alone and are not bent."""
+def _notes(example: Mapping[str, Any], sample_rate: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Pitch and sound, without the attack, of the notes in an example that sound alone and are not bent."""
     seconds = example["n_samples"] / sample_rate
     notes = example["notes"]
     notes = notes[np.argsort(notes[:, 0], kind="stable")]
@@ -129,15 +109,10 @@ def _notes(example: Mapping[str, Any], sample_rate: int) -> Iterator[tuple[int, 
         if start < 0.0 or others_end > start + _AFTER_ONSET or pitch != round(pitch):
             continue
         end = min(end, next_start, seconds) - _BEFORE_END
-        held = start + _AFTER_ONSET
-        if end - held >= _SHORTEST:
-            stretches = (start - LEAD_SECONDS, start + RISE_SECONDS), (held, min(end, held + _LONGEST))
-            attack, rest = (
-                example["audio"][max(round(first * sample_rate), 0) : round(last * sample_rate)]
-                for first, last in stretches
-            )
-            lead = round(LEAD_SECONDS * sample_rate)
-            yield int(pitch), np.pad(attack, (max(lead - round(start * sample_rate), 0), 0)), rest
+        start += _AFTER_ONSET
+        if end - start >= _SHORTEST:
+            end = min(end, start + _LONGEST)
+            yield int(pitch), example["audio"][round(start * sample_rate) : round(end * sample_rate)]
 
 
 def _peak(spectrum: np.ndarray, place: float, within: float) -> float | None:
