@@ -18,7 +18,7 @@ from tqdm import tqdm
 from neural_midi_synth.errors import DataError
 from neural_midi_synth.evaluation import metrics, multipitch, pictures
 from neural_midi_synth.evaluation.examples import Example
-from neural_midi_synth.evaluation.likeness import likeness, table_of_notes
+from neural_midi_synth.evaluation.likeness import Attack, likeness, table_of_notes
 from neural_midi_synth.evaluation.page import page
 from neural_midi_synth.evaluation.results import Result, keys, mean, table
 from neural_midi_synth.evaluation.verdict import judge
@@ -30,6 +30,8 @@ REPORT_PAGE = "report.html"
 REPORT_NUMBERS = "report.json"
 # Beyond this many, examples are measured but not pictured, so that the page stays one that a phone can open.
 MAX_PICTURED = 24
+
+_THEMES = {"light": pictures.LIGHT, "dark": pictures.DARK}
 
 
 class Player(Protocol):
@@ -98,7 +100,8 @@ def evaluate(
         facts = {"notes": notes.facts(), "verdict": verdict.facts()}
         summary = _summary(results, instrument.sample_rate, title) | facts
         (aside / REPORT_NUMBERS).write_text(json.dumps(summary, indent=2, ensure_ascii=False), encoding="utf-8")
-        html = page(title, results, instrument.sample_rate, facts["notes"], verdict)
+        attacks = _write_attacks(notes.attacks, aside, _file_stem("attacks", stems), instrument.sample_rate)
+        html = page(title, results, instrument.sample_rate, facts["notes"], verdict, attacks)
         (aside / REPORT_PAGE).write_text(html, encoding="utf-8")
     print(table(results))
     if facts["notes"]["notes"]:
@@ -149,7 +152,7 @@ def _play_and_measure(
     sounds = {"instrument": rendering}
     if example.reference is not None:
         sounds = {"reference": example.reference, "instrument": rendering}
-    themes = {"light": pictures.LIGHT, "dark": pictures.DARK} if is_pictured else {}
+    themes = _THEMES if is_pictured else {}
     result = Result(
         name=example.name,
         seconds=len(rendering) / instrument.sample_rate,
@@ -169,7 +172,20 @@ def _write_files(result: Result, folder: pathlib.Path, stem: str, sample_rate: i
     for name, samples in result.sounds.items():
         suffix = "" if name == "instrument" else f"_{name}"
         write_audio(folder / "sounds" / f"{stem}{suffix}.wav", samples, sample_rate)
-    for name, picture in result.pictures.items():
+    _write_pictures(result.pictures, folder, stem)
+
+
+def _write_attacks(attacks: Sequence[Attack], folder: pathlib.Path, stem: str, sample_rate: int) -> dict[str, bytes]:
+    """Draws them, and returns name of the theme → picture; nothing where there are none."""
+    drawn = {}
+    for name, theme in _THEMES.items() if attacks else ():
+        drawn[name] = pictures.attacks(attacks, sample_rate, theme)
+    _write_pictures(drawn, folder, stem)
+    return drawn
+
+
+def _write_pictures(drawn: Mapping[str, bytes], folder: pathlib.Path, stem: str) -> None:
+    for name, picture in drawn.items():
         suffix = "" if name == "light" else f"_{name}"
         path = folder / "pictures" / f"{stem}{suffix}.png"
         path.parent.mkdir(exist_ok=True)

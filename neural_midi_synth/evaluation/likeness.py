@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 
 from neural_midi_synth.evaluation.examples import Example
-from neural_midi_synth.evaluation.note_metrics import compare_notes
+from neural_midi_synth.evaluation.note_metrics import LEAD_SECONDS, compare_notes
 from neural_midi_synth.evaluation.renditions import Notes, notes_of, renditions_among, renditions_in
 
 FEWEST_PAIRS = 8
 """Of fewer notes that are played twice, nothing is concluded."""
+
+ATTACK_SECONDS = 0.05
+"""Of a note that are drawn."""
 
 _COVERED_RISE = -5.0  # ms: a clip that is loud before this begins with the note before.
 
@@ -96,6 +99,21 @@ NOTE_MEASURES = {
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Attack:
+    """How a note that sounds alone sets in.
+
+    Attributes:
+        pitch: MIDI note number.
+        recorded: float `[n]`, from `LEAD_SECONDS` before the onset to `ATTACK_SECONDS` after it.
+        played: The instrument's, likewise.
+    """
+
+    pitch: float
+    recorded: np.ndarray
+    played: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Likeness:
     """The notes of several examples, measured.
 
@@ -105,6 +123,7 @@ class Likeness:
         beside_player: As `instrument`, of just those notes and stretches of them that `player` has.
         notes: What notes these are, one `Notes` for each example.
         from_takes: Whether the other renditions are from the takes, not from the examples themselves.
+        attacks: Of those notes that have a pitch of their own and follow no other.
     """
 
     instrument: Mapping[str, np.ndarray]
@@ -112,6 +131,7 @@ class Likeness:
     beside_player: Mapping[str, np.ndarray]
     notes: Sequence[Notes]
     from_takes: bool
+    attacks: Sequence[Attack]
 
     def facts(self) -> dict[str, Any]:
         """Returns the figures as JSON has them: `notes`, `played_twice`, `from_takes` and `measures`.
@@ -170,17 +190,23 @@ def likeness(
         renditions = renditions_among(examples, notes, sample_rate)
     else:
         renditions = renditions_in(takes, notes, sample_rate, styles)
-    instrument, player, beside = [], [], []
+    instrument, player, beside, attacks = [], [], [], []
+    size = round((LEAD_SECONDS + ATTACK_SECONDS) * sample_rate)
     for (example, rendering), found, twice in zip(pairs, notes, renditions):
         n_samples = len(example.reference)
         rendering = np.pad(rendering, (0, max(0, n_samples - len(rendering))))[:n_samples]
         recorded, played = (found.clips(sound, sample_rate) for sound in (example.reference, rendering))
         pitches = found.lone_pitches
+        attacks += [
+            Attack(float(pitch), ours[:size], theirs[:size])
+            for pitch, follows, ours, theirs in zip(pitches, found.follows, recorded, played)
+            if np.isfinite(pitch) and not follows and len(ours) >= size
+        ]
         instrument.append(compare_notes(recorded, played, pitches, sample_rate))
         player.append(_clear(_compare_some(recorded, twice.clips, pitches, sample_rate)))
         cut = [None if other is None else clip[: len(other)] for clip, other in zip(played, twice.clips)]
         beside.append(_compare_some(recorded, cut, pitches, sample_rate))
-    return Likeness(_joined(instrument), _joined(player), _joined(beside), notes, takes is not None)
+    return Likeness(_joined(instrument), _joined(player), _joined(beside), notes, takes is not None, attacks)
 
 
 def distances(measured: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -25,7 +25,14 @@ if TYPE_CHECKING:
     from neural_midi_synth.evaluation.verdict import Verdict
 
 
-def page(title: str, results: Sequence[Result], sample_rate: int, notes: Mapping[str, Any], verdict: Verdict) -> str:
+def page(
+    title: str,
+    results: Sequence[Result],
+    sample_rate: int,
+    notes: Mapping[str, Any],
+    verdict: Verdict,
+    attacks: Mapping[str, bytes],
+) -> str:
     """Builds the page.
 
     Args:
@@ -34,6 +41,7 @@ def page(title: str, results: Sequence[Result], sample_rate: int, notes: Mapping
         sample_rate: Samples per second of their sounds.
         notes: What `Likeness.facts` tells.
         verdict: What is to be thought of it.
+        attacks: How notes set in, name of the theme → PNG; may be empty.
 
     Returns:
         HTML with everything in it: pictures as PNG, sounds as FLAC.
@@ -47,6 +55,7 @@ def page(title: str, results: Sequence[Result], sample_rate: int, notes: Mapping
         verdict=verdict,
         notes=notes,
         note_rows=[(measure, note_texts(notes, name)) for name, measure in NOTE_MEASURES.items()],
+        attacks={name: embedded("image/png", picture) for name, picture in attacks.items()},
         measures=measures,
         tiles=[
             (measure, measure.text(means[key]), _tile_note(measure, means))

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from neural_midi_synth.evaluation import metrics
+from neural_midi_synth.evaluation.note_metrics import LEAD_SECONDS
 from neural_midi_synth.midi.pieces import Piece, Voice, in_force
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from neural_midi_synth.evaluation.likeness import Attack
 
 # Where the time axis lies in every picture, as a share of its width: a player can draw its position over the picture.
 TIME_LEFT = 0.078
@@ -27,6 +30,7 @@ _RANGE_DB = 75.0  # Colours span this much below the reference's peak.
 _LABELLED_HZ = (250, 500, 1000, 2000, 4000, 8000, 16000)
 _NOTE_NAMES = ("C", "C♯", "D", "D♯", "E", "F", "F♯", "G", "G♯", "A", "A♯", "B")
 _CONTROL_MAXIMUM = 127
+_MOST_ATTACKS = 6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,6 +140,45 @@ def piano_roll(piece: Piece | Voice, styles: Mapping[str, int], seconds: float, 
     """
     figure, panels = _stack([1.5] + [0.42] * len(styles), seconds, theme)
     _draw_piece(panels, Piece.of(piece), styles, seconds, theme)
+    return _png(figure)
+
+
+def attacks(notes: Sequence[Attack], sample_rate: int, theme: Theme = LIGHT) -> bytes:
+    """Draws how notes set in, the waveform of the recording above that of the instrument.
+
+    Args:
+        notes: At least one. Of these, six at most are drawn, spread over the pitches.
+        sample_rate: Samples per second.
+        theme: Colours.
+
+    Returns:
+        A PNG file's bytes.
+    """
+    from matplotlib.figure import Figure
+
+    ordered = sorted(notes, key=lambda note: note.pitch)
+    chosen = np.unique(np.round(np.linspace(0, len(ordered) - 1, _MOST_ATTACKS)).astype(int))
+    n_rows = -(-len(chosen) // 2)
+    figure = Figure(figsize=(_WIDTH, 1.55 * n_rows + 0.1), dpi=_DOTS_PER_INCH, facecolor=theme.background)
+    panels = figure.subplots(n_rows, 2, squeeze=False).ravel()
+    figure.subplots_adjust(0.02, 0.3 / (1.55 * n_rows), 0.98, 0.97, 0.05, 0.25)
+    for panel in panels[len(chosen) :]:
+        panel.set_visible(False)
+    for panel, note in zip(panels, (ordered[index] for index in chosen)):
+        milliseconds = 1e3 * (np.arange(len(note.recorded)) / sample_rate - LEAD_SECONDS)
+        for samples, place, colour in ((note.recorded, 1.1, theme.ink), (note.played, -1.1, theme.note)):
+            peak = max(float(np.abs(note.recorded).max()), float(np.abs(note.played).max()), 1e-9)
+            panel.plot(milliseconds, place + samples / peak, color=colour, linewidth=0.9)
+        panel.axvline(0.0, color=theme.quiet_ink, linewidth=0.8, linestyle=":")
+        panel.set_facecolor(theme.panel)
+        panel.set_xlim(milliseconds[0], milliseconds[-1])
+        panel.set_ylim(-2.3, 2.5)
+        panel.set_yticks([])
+        panel.tick_params(length=3, pad=2, labelsize=8, colors=theme.quiet_ink)
+        for edge in panel.spines.values():
+            edge.set_visible(False)
+        _label(panel, note_name(note.pitch), theme.ink)
+    panels[len(chosen) - 1].set_xlabel("milliseconds from the onset", fontsize=8, color=theme.quiet_ink, labelpad=1)
     return _png(figure)
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from neural_midi_synth.errors import DataError
 from neural_midi_synth.evaluation import comparing, pictures, results
 from neural_midi_synth.evaluation.examples import Example, examples_in
+from neural_midi_synth.evaluation.likeness import Attack
 from neural_midi_synth.files.audio import read_audio, write_audio
 from neural_midi_synth.midi.pieces import Piece, Voice
 from neural_midi_synth.midi.standard_midi_file import write_midi
@@ -99,6 +100,8 @@ def test_a_folder_of_midi_files_and_recordings_makes_a_whole_report(tmp_path, fo
     assert sorted(str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()) == [
         "pictures/Riff_one.png",
         "pictures/Riff_one_dark.png",
+        "pictures/attacks.png",
+        "pictures/attacks_dark.png",
         "pictures/b.png",
         "pictures/b_dark.png",
         "pictures/no_recording.png",
@@ -130,7 +133,7 @@ def test_the_page_holds_every_sound_and_picture_and_needs_no_other_file(tmp_path
     page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
     sources = re.findall(r'(?:src|srcset|href)="([^"]*)"', page)
     embedded = [source for source in sources if source.startswith("data:")]
-    assert len(embedded) == 5 + 6  # sounds and pictures in two themes
+    assert len(embedded) == 5 + 8  # sounds, and pictures in two themes, with that of attacks
     assert all(source.startswith("#example-") for source in sources if source not in embedded)
     for source in embedded:
         kind, content = re.fullmatch(r"data:(image/png|audio/flac);base64,(.*)", source).groups()
@@ -262,6 +265,7 @@ def test_pictures_are_drawn_of_empty_and_silent_input_too(theme):
     styles = {"openness": 55}
     assert pictures.example_picture(nothing, silence, None, 16000, styles, theme).startswith(PNG)
     assert pictures.spectrogram_pair(silence, silence[:100], 16000, theme).startswith(PNG)
+    assert pictures.attacks([Attack(36.0, silence[:500], silence[:500])], 16000, theme).startswith(PNG)
     assert pictures.piano_roll(voice(), {}, 2.0, theme).startswith(PNG)
     assert pictures.piano_roll(Piece((nothing, nothing)), styles, 0.0, theme).startswith(PNG)
 
@@ -291,3 +295,17 @@ def test_a_picture_has_notes_bends_and_styles_of_every_voice():
 def test_one_voice_and_a_piece_of_it_look_alike():
     styles = {"openness": 55}
     assert pictures.piano_roll(voice(), styles, 2.0) == pictures.piano_roll(Piece((voice(),)), styles, 2.0)
+
+
+def test_attacks_show_the_recording_above_the_instrument():
+    seconds = np.arange(960) / 16000
+    recorded, played = np.sin(2.0 * np.pi * 300.0 * seconds), np.sin(2.0 * np.pi * 300.0 * seconds + 1.0)
+    notes = [Attack(pitch, recorded, played) for pitch in (40.0, 45.0)]
+    plain = pictures.attacks(notes, 16000)
+    upper, lower = (
+        np.flatnonzero(changed_rows(plain, pictures.attacks([Attack(40.0, *both), notes[1]], 16000)))
+        for both in ((played, played), (recorded, recorded))
+    )
+    assert upper.max() < lower.min()
+    many = [Attack(float(pitch), recorded, played) for pitch in range(40, 60)]
+    assert Image.open(io.BytesIO(pictures.attacks(many, 16000))).height > 2 * Image.open(io.BytesIO(plain)).height

@@ -42,6 +42,16 @@ def test_what_plays_like_the_recording_is_as_near_as_the_player(voice):
     json.dumps(facts, allow_nan=False)
 
 
+def test_attacks_are_those_of_notes_that_follow_no_other(voice):
+    recorded, played = play(), play(delay=0.004)
+    rows = np.concatenate([voice.notes, [[ONSETS[0] + 1.01, ONSETS[0] + 1.5, 50.0, 100.0]]])
+    attacks = likeness([Example("a", Voice(rows), recorded)], [played], SAMPLE_RATE, {}).attacks
+    assert [attack.pitch for attack in attacks] == [45.0] * 9
+    begin = round((ONSETS[0] - 0.01) * SAMPLE_RATE)
+    np.testing.assert_array_equal(attacks[0].recorded, recorded[begin : begin + round(0.06 * SAMPLE_RATE)])
+    assert np.abs(attacks[0].played[: round(0.0139 * SAMPLE_RATE)]).max() == 0.0
+
+
 def test_a_player_who_is_late_now_and_then_is_the_measure_of_the_instrument(voice):
     # Every note's other rendition is 4 ms earlier or later, and the instrument 8 ms late.
     delays = 0.004 * (np.arange(9) % 2)
