@@ -145,8 +145,9 @@ class SpectralLoss(ddsp.losses.SpectralLoss):
 
 
 def _share(part: tf.Tensor, whole: tf.Tensor) -> tf.Tensor:
-    """Of the sums of both; 1 where both are nothing."""
-    return (tf.reduce_sum(part) + _TINY) / (tf.reduce_sum(whole) + _TINY)
+    """Of the sums of each example, `[batch, n]`, 1 where both are nothing; the mean over the examples."""
+    part, whole = (tf.reduce_sum(each, axis=1) + _TINY for each in (part, whole))
+    return tf.reduce_mean(part / whole)
 
 
 def _begins(magnitudes: tf.Tensor) -> tf.Tensor:
