@@ -50,7 +50,7 @@ fuzz: $(READY)
 	$(PIP) install --quiet --no-deps -r requirements/fuzz.txt
 	$(VENV)/bin/python tests/fuzz/fuzz.py $(TARGET) -max_total_time=$(SECONDS) -rss_limit_mb=8192 -timeout=60
 
-# Trains the guitar that comes with the package: about twenty minutes.
+# Trains the guitar that comes with the package: about half an hour.
 pretrained: $(READY)
 	$(VENV)/bin/python data_prep/make_pretrained.py
 

@@ -177,9 +177,8 @@ def _write_files(result: Result, folder: pathlib.Path, stem: str, sample_rate: i
 
 def _write_attacks(attacks: Sequence[Attack], folder: pathlib.Path, stem: str, sample_rate: int) -> dict[str, bytes]:
     """Draws them, and returns name of the theme → picture; nothing where there are none."""
-    drawn = {}
-    for name, theme in _THEMES.items() if attacks else ():
-        drawn[name] = pictures.attacks(attacks, sample_rate, theme)
+    themes = _THEMES if attacks else {}
+    drawn = {name: pictures.attacks(attacks, sample_rate, theme) for name, theme in themes.items()}
     _write_pictures(drawn, folder, stem)
     return drawn
 

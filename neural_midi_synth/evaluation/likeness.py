@@ -198,9 +198,9 @@ def likeness(
         recorded, played = (found.clips(sound, sample_rate) for sound in (example.reference, rendering))
         pitches = found.lone_pitches
         attacks += [
-            Attack(float(pitch), ours[:size], theirs[:size])
-            for pitch, follows, ours, theirs in zip(pitches, found.follows, recorded, played)
-            if np.isfinite(pitch) and not follows and len(ours) >= size
+            Attack(float(pitch), clip[:size], ours[:size])
+            for pitch, follows, clip, ours in zip(pitches, found.follows, recorded, played)
+            if np.isfinite(pitch) and not follows and len(clip) >= size
         ]
         instrument.append(compare_notes(recorded, played, pitches, sample_rate))
         player.append(_clear(_compare_some(recorded, twice.clips, pitches, sample_rate)))

@@ -166,8 +166,8 @@ def attacks(notes: Sequence[Attack], sample_rate: int, theme: Theme = LIGHT) -> 
         panel.set_visible(False)
     for panel, note in zip(panels, (ordered[index] for index in chosen)):
         milliseconds = 1e3 * (np.arange(len(note.recorded)) / sample_rate - LEAD_SECONDS)
+        peak = max(float(np.abs(note.recorded).max()), float(np.abs(note.played).max()), 1e-9)
         for samples, place, colour in ((note.recorded, 1.1, theme.ink), (note.played, -1.1, theme.note)):
-            peak = max(float(np.abs(note.recorded).max()), float(np.abs(note.played).max()), 1e-9)
             panel.plot(milliseconds, place + samples / peak, color=colour, linewidth=0.9)
         panel.axvline(0.0, color=theme.quiet_ink, linewidth=0.8, linestyle=":")
         panel.set_facecolor(theme.panel)

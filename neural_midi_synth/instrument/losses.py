@@ -130,18 +130,14 @@ class SpectralLoss(ddsp.losses.SpectralLoss):
         weights = tf.stop_gradient(tf.sqrt(magnitudes[0] * magnitudes[1]))
         turned = [weights / (magnitudes[0] * magnitudes[1]) * each for each in (a * c + b * d, b * c - a * d)]
         rest = [[0, 0], [0, 0], [0, self._phase_fft_size // 2 + 1 - self._n_phases]]
-        agreement = tf.signal.irfft(tf.complex(*(tf.pad(each, rest) for each in turned)), [self._phase_fft_size])
-        delays = np.arange(-self._delay, self._delay + 1)
-        near = (
-            self._phase_fft_size
-            / 2.0
-            * tf.concat([agreement[..., -self._delay :], agreement[..., : self._delay + 1]], axis=-1)
-        )
-        at_best = tf.reduce_sum(weights, axis=-1)
-        anyhow = _share(tf.reduce_max(near, axis=-1), at_best)
-        in_time = np.float32(1.0 - np.abs(delays) / (self._delay + 1.0))
-        begins = _begins(magnitudes[0])
-        return 1.0 - 0.5 * anyhow - 0.5 * _share(begins * tf.reduce_max(near * in_time, axis=-1), begins * at_best)
+        at_delays = tf.signal.irfft(tf.complex(*(tf.pad(each, rest) for each in turned)), [self._phase_fft_size])
+        at_delays = tf.concat([at_delays[..., -self._delay :], at_delays[..., : self._delay + 1]], axis=-1)
+        at_delays *= self._phase_fft_size / 2.0
+        in_time = np.float32(1.0 - np.abs(np.arange(-self._delay, self._delay + 1)) / (self._delay + 1.0))
+        most, begins = tf.reduce_sum(weights, axis=-1), _begins(magnitudes[0])
+        anywhere = _share(tf.reduce_max(at_delays, axis=-1), most)
+        at_onsets = _share(begins * tf.reduce_max(at_delays * in_time, axis=-1), begins * most)
+        return 1.0 - 0.5 * (anywhere + at_onsets)
 
 
 def _share(part: tf.Tensor, whole: tf.Tensor) -> tf.Tensor:
