@@ -152,7 +152,9 @@ class ProcessorGroup(ddsp.processors.ProcessorGroup):
                     signal_lags.add(lags[source])
                 elif key not in GIVEN:
                     raise ValueError(
-                        f"ProcessorGroup: '{name}' takes '{key}' as {argument}, which is not among its parameters."
+                        f"ProcessorGroup: '{name}' takes '{key}' as {argument}, which is neither among its parameters "
+                        f"({', '.join(parameters)}) nor known of the notes ({', '.join(GIVEN)}). Leave it out, or "
+                        "switch on what plays it."
                     )
             if len(signal_lags) > 1:
                 raise ValueError(

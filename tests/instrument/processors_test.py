@@ -963,6 +963,16 @@ class _Late(ddsp.processors.Processor):
         (_voices, [(ddsp.effects.Reverb(reverb_length=100), ["dry/signal"])], "'reverb' .* has no state to go from"),
         ([(ddsp.synths.Harmonic(name="stock"), ["amplitudes", "distribution", "f0_hz"])], [], "'stock' .*ddsp.synths"),
         ([(Harmonic(SAMPLE_RATE, HOP, 20), ["amplitudes", "distribution", "pitch"])], [], "'pitch' as f0_hz, which is"),
+        (
+            [
+                (
+                    Harmonic(SAMPLE_RATE, HOP, 20, moves=False),
+                    ["amplitudes", "distribution", "f0_hz", "inharmonicity", "onset", "movement"],
+                )
+            ],
+            [],
+            "'movement' as movement, .* Leave it out, or switch on what plays it",
+        ),
         ([(Reverb(100), ["dry/signal"])], [], "'dry/signal', but no processor before it has it"),
         (
             _voices,
