@@ -128,8 +128,8 @@ def training_batches(
         return {"audio": audio, **events, "first_sample": tf.cast(random[1], tf.int64)}
 
     places = tf.data.Dataset.range(first_step * batch_size, 2**62)
-    clips = places.map(clip, num_parallel_calls=tf.data.AUTOTUNE)
-    return _batched(clips, batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+    clips = places.map(clip, num_parallel_calls=os.cpu_count())
+    return _batched(clips, batch_size, drop_remainder=True).prefetch(2)
 
 
 def held_out_batches(builder: tfds.core.DatasetBuilder, split: str, batch_size: int) -> tf.data.Dataset | None:
@@ -180,6 +180,8 @@ def _batched(clips: tf.data.Dataset, batch_size: int, drop_remainder: bool) -> t
     padding.update({name: tf.constant(PADDING) for name in COLUMNS})
     batches = clips.padded_batch(batch_size, padding_values=padding, drop_remainder=drop_remainder)
     options = tf.data.Options()
+    # What would tune the pipeline sleeps for up to a minute, and training could not end until it woke up.
+    options.autotune.enabled = False
     # Every worker makes the same batches and takes its share of each.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     return batches.with_options(options)

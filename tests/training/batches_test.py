@@ -161,6 +161,12 @@ def test_what_is_held_out_comes_whole_and_in_order(three_voices):
     assert held_out_batches(three_voices, "no such split", 2) is None
 
 
+def test_no_batches_are_tuned(one_voice):
+    """TensorFlow's tuner sleeps for up to a minute, and an iterator may wait for it when it is thrown away."""
+    for batches in (training_batches(one_voice, 2, 400, 0, 0), held_out_batches(one_voice, "validation", 2)):
+        assert batches.options().autotune.enabled is False
+
+
 def test_clips_are_cut_from_what_is_recorded(tmp_path):
     """A take of 0.7 s in windows of 1 s: what follows it is not silence, but unknown."""
     builder = build(tmp_path / "takes", {"a": (8.0, melody(0.1, 7.0, 40)), "b": (0.7, melody(0.05, 0.6, 50, 0.2))})
