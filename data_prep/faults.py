@@ -9,6 +9,7 @@ import numpy as np
 
 from neural_midi_synth.data_prep import hearing
 from neural_midi_synth.data_prep.alignment import Alignment
+from neural_midi_synth.data_prep.attacks import find_attacks
 from neural_midi_synth.data_prep.hearing import HIGHEST_PITCH, LEVELS_A_SECOND, LOWEST_PITCH, levels_at
 from neural_midi_synth.data_prep.onsets import SAMPLE_RATE
 from neural_midi_synth.data_prep.played_notes import PlayedNotes, played_notes
@@ -31,6 +32,8 @@ _STRIDE, _WINDOW = 0.06, 0.13  # s: how the time between two notes is looked thr
 _GONE = 0.55  # A pitch as little salient as that does not sound any more.
 # A stroke gets the sound louder by so many dB, and most of it lasts; what a finger leaving the string does is short.
 _STROKE, _LASTING_STROKE, _STROKE_SECONDS = 5.5, 4.0, 0.12
+# What bows and breath do to a note that sounds gets it louder, too, but nothing sets in within so many seconds.
+_STROKE_TO_ATTACK = 0.05
 _LOUD_BELOW_USUAL = 22.0  # dB
 _REST, _LONGEST_REST = 0.1, 0.4  # s: rests from this length on are listened to, and for how long at most.
 # Rests tell something where a take has so many, and all but so many percent of them get quieter by so many dB.
@@ -173,6 +176,7 @@ def _stray_sounds(
     strokes, _ = hearing.rises(levels, _STROKE, loud)
     before, after = (levels_at(levels, strokes + away) for away in (-0.02, _STROKE_SECONDS))
     strokes = strokes[(after - before > _LASTING_STROKE) & (after > loud)]
+    strokes = strokes[~_swells(samples, strokes, played, usual)]
     strokes = np.append(strokes, _sounding_rests(levels, played, loud, end))
     heard_there = hearing.saliences(samples, strokes + 0.03, strokes + 0.03 + _WINDOW)
     found += list(zip(strokes.tolist(), (LOWEST_PITCH + np.argmax(heard_there, axis=1)).astype(float), strict=True))
@@ -186,6 +190,28 @@ def _stray_sounds(
             following = starts[starts > time]
             strays.append((time, float(min(following[0] if len(following) else end, time + 0.5)), pitch))
     return strays
+
+
+def _swells(samples: np.ndarray, strokes: np.ndarray, played: PlayedNotes, usual: float) -> np.ndarray:
+    """Tells which strokes are notes that swell, as vibrato and bows make them: of the same pitch, without an attack.
+
+    Args:
+        samples: float32 `[n]` at `onsets.SAMPLE_RATE`.
+        strokes: When the sound gets louder, s, `[m]`.
+        played: The notes.
+        usual: Level of its notes, dB of full scale.
+
+    Returns:
+        bool `[m]`.
+    """
+    if not len(strokes):
+        return np.zeros(0, bool)
+    note = np.maximum(np.searchsorted(played.onsets, strokes) - 1, 0)
+    sounds = (played.onsets[note] < strokes) & (strokes < played.ends[note])
+    heard = LOWEST_PITCH + np.argmax(hearing.saliences(samples, strokes + 0.03, strokes + 0.03 + _WINDOW), axis=1)
+    attacks, _ = find_attacks(samples / np.float32(10.0 ** (usual / 20.0)))
+    sets_in = np.any(np.abs(attacks - strokes[:, np.newaxis]) < _STROKE_TO_ATTACK, axis=1)
+    return sounds & (np.abs(heard - played.pitches[note]) < 0.7) & ~sets_in
 
 
 def _sounding_rests(levels: np.ndarray, played: PlayedNotes, loud: float, end: float) -> np.ndarray:

@@ -36,6 +36,8 @@ _LEVEL_DIFFERS, _FEWEST_TAKES = 6.0, 3  # dB; of two nobody knows which is wrong
 # Two ways of dying away: the distance of their means in standard deviations (a bell curve cut in two has 2.7; notes of
 # one style 2.2 to 3.1, muted and open ones 3.4 to 4.4), and how many times as fast one is (2, and 7 to 13).
 _DECAYS_APART, _TIMES_AS_FAST, _SLOWEST_DECAY = 3.2, 4.0, 2.0
+# dB a second: muted notes die away at least as fast (35 to 47); bowed ones, which swell and fade, seem to by 14 to 30.
+_MUTED_DECAY = 32.0
 _FEWEST_NOTES = 16
 
 
@@ -239,7 +241,7 @@ def _flat_styles(piece: Piece, pitches: np.ndarray, decays: np.ndarray, styles: 
         return []
     values = np.log(np.maximum(decays[known], _SLOWEST_DECAY))
     slope = np.polyfit(pitches[known], values, 1)[0]
-    values = values - slope * pitches[known]
+    values = values - slope * (pitches[known] - pitches[known].mean())
     low, high = np.percentile(values, [15, 85])
     for _ in range(20):  # Lloyd's algorithm, two groups
         is_high = np.abs(values - high) < np.abs(values - low)
@@ -249,7 +251,7 @@ def _flat_styles(piece: Piece, pitches: np.ndarray, decays: np.ndarray, styles: 
     spread = np.sqrt(0.5 * (values[~is_high].var() + values[is_high].var()))
     if min(is_high.mean(), 1 - is_high.mean()) < 0.15:
         return []
-    if high - low < max(_DECAYS_APART * spread, np.log(_TIMES_AS_FAST)):
+    if high < np.log(_MUTED_DECAY) or high - low < max(_DECAYS_APART * spread, np.log(_TIMES_AS_FAST)):
         return []
     changing = set()
     for voice in piece.voices:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -11,6 +12,8 @@ from absl import flags, logging
 from tqdm import tqdm
 
 from neural_midi_synth.errors import DataError
+
+_NO_ROOM = "No space left on device"  # As the system says it, and TensorFlow and others after it.
 
 # Flags that functions of this module define are those of the command that calls them.
 flags.disclaim_key_flags()
@@ -66,6 +69,16 @@ def run(main: Callable[..., None], usage: str, takes_files: bool = False) -> Non
     except KeyboardInterrupt:
         print(f"\n{program}: stopped", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        if not _is_full_disk(error):
+            raise
+        print(f"{program}: the disk is full. Make room, and run the same command again.", file=sys.stderr)
+        sys.exit(1)
+
+
+def _is_full_disk(error: Exception) -> bool:
+    """Whether an error is that a disk, or somebody's share of it, is full."""
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or _NO_ROOM in str(error)
 
 
 def style(text: str) -> tuple[str, float]:

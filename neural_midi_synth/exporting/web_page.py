@@ -96,7 +96,8 @@ def write(
             listed = {"instruments": facts, "pieces": list(_pieces(aside))}
             (aside / LIST_NAME).write_text(json.dumps(listed, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         except OSError as error:
-            raise DataError(f"{folder}: can't be written ({error.strerror}). Choose another output.") from error
+            reason = error.strerror or "is the disk full?"
+            raise DataError(f"{folder}: can't be written ({reason}). Choose another output.") from error
     return folder / "index.html"
 
 

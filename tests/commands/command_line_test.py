@@ -1,5 +1,6 @@
 """Commands answer at once, with the right exit status, in one line, and leave nothing half-made behind."""
 
+import errno
 import re
 import shutil
 import subprocess
@@ -9,7 +10,9 @@ import mido
 import numpy as np
 import pytest
 import soundfile
+import tensorflow as tf
 
+from neural_midi_synth.commands import command_line
 from neural_midi_synth.midi.pieces import Voice
 from neural_midi_synth.midi.standard_midi_file import write_midi
 
@@ -242,6 +245,31 @@ BROKEN_TAKES = {
 def test_takes_that_cannot_be_used_are_told(place, run_command, what):
     told = BROKEN_TAKES[what](place.takes)
     assert_refused(place, run_command, told, place.train())
+
+
+def test_a_disk_that_is_full_while_training_is_told(place, run_command, monkeypatch):
+    def save(manager, checkpoint_number):
+        raise tf.errors.ResourceExhaustedError(None, None, "ckpt-1_temp; No space left on device")
+
+    monkeypatch.setattr(tf.train.CheckpointManager, "save", save)
+    answer = run_command(*place.train_on_built("--steps", "1"))
+    assert answer.status == 1
+    assert answer.error.splitlines()[-1].startswith("nms_train: the disk is full.")
+    assert "Traceback" not in answer.error
+
+
+@pytest.mark.parametrize(
+    ("number", "raised"), [(errno.ENOSPC, SystemExit), (errno.EDQUOT, SystemExit), (errno.EIO, OSError)]
+)
+def test_of_errors_of_the_system_a_full_disk_alone_is_told(monkeypatch, capsys, number, raised):
+    def main():
+        raise OSError(number, "what the system says", "a.wav")
+
+    monkeypatch.setattr(sys, "argv", ["nms_any"])
+    monkeypatch.setattr(command_line.flags, "FLAGS", list)  # Without those that other tests' commands have defined.
+    with pytest.raises(raised):
+        command_line.run(main, "")
+    assert capsys.readouterr().err.startswith("nms_any: the disk is full.") == (raised is SystemExit)
 
 
 def gin_file(place, content):

@@ -5,7 +5,7 @@ import pytest
 
 from neural_midi_synth.data_prep import alignment, faults, hearing
 from neural_midi_synth.data_prep.midi_audio import DEMO_GUITAR
-from neural_midi_synth.data_prep.onsets import SAMPLE_RATE
+from neural_midi_synth.data_prep.onsets import SAMPLE_RATE, hertz
 from neural_midi_synth.files.audio import read_audio, resample
 from neural_midi_synth.midi.pieces import Piece, Voice
 from neural_midi_synth.midi.standard_midi_file import read_midi
@@ -72,6 +72,36 @@ def test_a_legato_note_that_was_not_annotated_is_found_by_the_rest_that_sounds(s
     all_faults = found(sound, voice, np.delete(notes, i, axis=0))
     assert [fault.kind for fault in all_faults] == ["unannotated_sound"]
     assert all_faults[0].start == pytest.approx(notes[i, 0], abs=0.05)
+
+
+def test_a_string_that_is_struck_again_while_it_sounds_is_found(sound, voice):
+    notes = voice.notes
+    again = (np.diff(notes[:, 2]) == 0) & (notes[1:, 0] - notes[:-1, 1] < 0.1) & (np.diff(notes[:, 3]) > 0)
+    i = np.flatnonzero(again)[-1]
+    fewer = np.delete(notes, i + 1, axis=0)
+    fewer[i, 1] = notes[i + 1, 1]
+    all_faults = found(sound, voice, fewer)
+    assert [fault.kind for fault in all_faults] == ["unannotated_sound"]
+    assert all_faults[0].start == pytest.approx(notes[i + 1, 0], abs=0.05)
+
+
+def test_a_bowed_note_that_swells_is_no_stroke():
+    """Vibrato of a violin has the level go up and down by as much as a stroke does."""
+    pitches = [61, 64, 76, 71, 68]
+    notes = np.array([[0.5 + 2.1 * i, 2.5 + 2.1 * i, pitch, 90] for i, pitch in enumerate(pitches)])
+    sound = np.zeros(12 * SAMPLE_RATE, np.float32)
+    time = np.arange(round(2.05 * SAMPLE_RATE)) / SAMPLE_RATE
+    turns = 2.0 * np.pi * 4.0 * time
+    shape = np.minimum(time / 0.03, 1.0) * np.clip((2.05 - time) / 0.05, 0.0, 1.0)
+    swell = 10.0 ** (-0.25 * (1.0 - np.cos(turns)))
+    for start, _, pitch, _ in notes:
+        phase = 2.0 * np.pi * hertz(pitch) * (time + 3e-4 * np.sin(turns))
+        tone = sum(np.sin(k * phase) / k for k in range(1, 9))
+        begin = round(start * SAMPLE_RATE)
+        sound[begin : begin + len(time)] = 0.1 * shape * swell * tone
+    strokes, _ = hearing.rises(hearing.frame_levels(sound), 5.5, -40.0)
+    assert len(strokes) > 3 * len(notes)
+    assert found(sound, Voice(notes)) == []
 
 
 def test_notes_that_all_ring_on_after_their_end_are_no_faults(sound, voice):

@@ -148,6 +148,14 @@ def test_a_style_that_was_forgotten_is_told(takes):
     assert "openness (CC55)" in faults(inspect(takes))["flat_style"].message
 
 
+@pytest.mark.parametrize(("fast", "is_told"), [(20.0, False), (45.0, True)])
+def test_bowed_notes_are_not_taken_for_muted_ones(fast, is_told):
+    decays = np.tile([3.0, 4.0, fast, 1.1 * fast], 10)
+    piece = Piece((Voice([[i, i + 1, 60 + i % 7, 90] for i in range(len(decays))]),))
+    told = inspection._flat_styles(piece, piece.voices[0].notes[:, 2], decays, STYLES)
+    assert [fault.kind for fault in told] == ["flat_style"] * is_told
+
+
 def test_constant_velocities_are_told_from_the_sound(takes):
     piece = read_midi(takes / "take_04.mid")
     voice = piece.voices[0]
