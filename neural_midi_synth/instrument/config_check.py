@@ -21,6 +21,7 @@ PARTS = (
     "Preprocessor",
     "Decoder",
     "Strings",
+    "Tuning",
     "ProcessorGroup",
     "Harmonic",
     "FilteredNoise",

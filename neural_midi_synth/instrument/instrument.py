@@ -20,7 +20,7 @@ from neural_midi_synth.instrument.decoder import Decoder, Preprocessor
 from neural_midi_synth.instrument.gradients import loss_and_gradients, loss_of, sum_of
 from neural_midi_synth.instrument.processors import AUDIBLE, F0, INHARMONICITY, ProcessorGroup
 from neural_midi_synth.instrument.recurrent import State, on_gpu
-from neural_midi_synth.instrument.strings import Strings
+from neural_midi_synth.instrument.strings import Strings, Tuning
 from neural_midi_synth.midi.pieces import Piece, Voice
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class Instrument(tf.keras.Model):
         spectral_loss: ddsp.losses.Loss = gin.REQUIRED,
         sample_rate: int = gin.REQUIRED,
         strings: Strings | None = None,
+        tuning: Tuning | None = None,
         name: str = "instrument",
     ) -> None:
         """Puts an instrument together; gin gives the parts.
@@ -64,6 +65,7 @@ class Instrument(tf.keras.Model):
             spectral_loss: Called with the recorded and the played audio.
             sample_rate: Samples a second, a multiple of the frame rate.
             strings: How stiff its strings are, for processors that take their 'inharmonicity'.
+            tuning: How it is tuned; in equal temperament with A at 440 Hz unless given.
             name: Name of the model.
 
         Raises:
@@ -85,6 +87,7 @@ class Instrument(tf.keras.Model):
             )
         self.controls = controls
         self.strings = strings
+        self.tuning = tuning
         self.preprocessor = preprocessor
         self.decoder = decoder
         self.processor_group = processor_group
@@ -190,7 +193,7 @@ class Instrument(tf.keras.Model):
         """
         f0_midi = control_frames["f0_midi"]
         make = {
-            F0: lambda: to_hz(f0_midi),
+            F0: lambda: to_hz(f0_midi if self.tuning is None else self.tuning(f0_midi)),
             INHARMONICITY: lambda: self.strings(f0_midi),
             ONSET: lambda: control_frames[ONSET],
             AUDIBLE: lambda: tf.cast(control_frames[VELOCITY] > 0.0, tf.float32),

@@ -22,7 +22,7 @@ from neural_midi_synth.files.locks import only_writer
 from neural_midi_synth.files.outputs import check_writable, write_aside
 from neural_midi_synth.instrument.instrument import Instrument
 from neural_midi_synth.instrument.loading import CONFIG_NAME, DATA_SET_NAME, build
-from neural_midi_synth.training import stiffness
+from neural_midi_synth.training import partials
 from neural_midi_synth.training.batches import check_clips, held_out_batches, training_batches
 from neural_midi_synth.training.callbacks import Budget, Checkpoints, ExampleLog, Progress, read_examples
 from neural_midi_synth.training.optimizers import adam, muon  # noqa: F401  (gin configures them)
@@ -114,8 +114,7 @@ def train(
             print(f"Going on from step {budget.step}, {float(budget.seconds.numpy()) / 60.0:.1f} minutes.")
         else:
             instrument.level.assign(max(builder.info.metadata["peak"], _LOWEST_LEVEL))
-            if instrument.strings is not None:
-                instrument.strings.coefficients.assign(stiffness.measure(builder))
+            partials.measure_for(instrument, builder)
         budget.start()
         if budget.progress >= 1.0:
             print("Nothing left to do: give more --steps or --max_minutes to train on.")

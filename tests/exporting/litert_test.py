@@ -124,6 +124,8 @@ def _loud(model, *bindings):
     built = build()
     if built.strings is not None:
         built.strings.coefficients.assign(np.full(128, 2e-4, np.float32))
+    if built.tuning is not None:
+        built.tuning.semitones.assign(0.1 * np.sin(np.arange(128, dtype=np.float32)))
     reverb = built.processor_group.reverb
     length = reverb._ir.shape[0]
     reverb._ir.assign(0.05 * np.random.default_rng(0).normal(size=length) * np.exp(-np.arange(length) / 300.0))
@@ -144,7 +146,8 @@ def _check(built, block_frames, folder, model=None, voices=1):
         if "sample" in of:
             np.testing.assert_array_equal(played[f"state_processor_group_{name}_sample"], [len(expected)] * voices)
     if built.decoder.stride == 1:
-        last = frames["f0_midi"].numpy()[:, block_frames - 1 :: block_frames, 0].astype(np.float64)
+        sounding = frames["f0_midi"] if built.tuning is None else built.tuning(frames["f0_midi"])
+        last = sounding.numpy()[:, block_frames - 1 :: block_frames, 0].astype(np.float64)
         np.testing.assert_array_equal(played["pitches"], (440.0 * 2.0 ** ((last - 69.0) / 12.0)).astype(np.float32))
     return expected, played["audio"]
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 from neural_midi_synth import configs
 from neural_midi_synth.errors import DataError
 from neural_midi_synth.instrument.loading import build, configure
-from neural_midi_synth.instrument.strings import Strings
+from neural_midi_synth.instrument.strings import Strings, Tuning
 from neural_midi_synth.midi.pieces import Voice
 
 SMALL = ["Decoder.units = 8", "Decoder.layers = 1", "Decoder.rnn_units = 8"]
@@ -20,6 +20,14 @@ def test_coefficients_are_linear_between_pitches():
     np.testing.assert_allclose(
         strings(pitches)[0, :, 0], np.float32([0.0, 40.0, 40.25, 126.5, 127.0]) * 1e-6, rtol=1e-5
     )
+
+
+def test_pitches_sound_as_they_are_tuned():
+    tuning = Tuning()
+    tuning.semitones.assign(np.where(np.arange(128) == 40, 0.1, 0.0))
+    pitches = tf.constant([-1.0, 39.0, 39.5, 40.0, 40.75, 41.0, 130.0])[tf.newaxis, :, tf.newaxis]
+    sounding = np.float32([-1.0, 39.0, 39.55, 40.1, 40.775, 41.0, 130.0])
+    np.testing.assert_allclose(tuning(pitches)[0, :, 0], sounding, atol=2e-4)
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +47,19 @@ def test_partials_of_a_rendering_are_stretched(guitar):
         frequencies[coefficient] = near[np.argmax(spectrum[near])] / 2.0
     assert frequencies[0.0] == pytest.approx(1100.0, abs=1.0)
     assert frequencies[3e-4] == pytest.approx(1100.0 * np.sqrt(1.0 + 3e-4 * 100.0), abs=1.0)
+
+
+def test_a_rendering_is_tuned(guitar):
+    voice = Voice(np.array([[0.0, 4.0, 45.0, 100.0]]))
+    guitar.strings.coefficients.assign(np.zeros(128, np.float32))
+    for semitones in (0.0, 0.2):
+        guitar.tuning.semitones.assign(np.full(128, semitones, np.float32))
+        samples = guitar.render(voice, n_samples=3 * 48_000)[48_000:]
+        spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
+        near = np.arange(2 * 1085, 2 * 1130)  # Bins of half a Hz, around the tenth partial of 110 Hz.
+        tuned = 1100.0 * 2.0 ** (semitones / 12.0)
+        assert near[np.argmax(spectrum[near])] / 2.0 == pytest.approx(tuned, abs=0.5)
+    guitar.tuning.semitones.assign(np.zeros(128, np.float32))
 
 
 def test_a_note_is_the_same_wherever_between_two_frames_it_begins(guitar):
