@@ -125,7 +125,8 @@ def of_note(samples: np.ndarray, f0_hz: float, sample_rate: int) -> Note | None:
         sample_rate: Samples a second.
 
     Returns:
-        How it is tuned and how its partials are stretched; None where no first partial stands out.
+        How it is tuned and how its partials are stretched; None where no first partial stands out, or partials lie as
+        those of no string do.
     """
     size = fft.next_fast_len(int(_TRANSFORM_SECONDS * sample_rate), real=True)
     spectrum = np.abs(fft.rfft(samples * np.hanning(len(samples)), size))
@@ -145,8 +146,10 @@ def of_note(samples: np.ndarray, f0_hz: float, sample_rate: int) -> Note | None:
     found = [(order, _balance(spectrum, peak)) for order, peak in zip(orders, peaks) if peak is not None]
     if len(found) < _FEWEST_PARTIALS:
         return Note(12.0 * math.log2(_balance(spectrum, first) / place), None)
-    fundamental, coefficient = _line(*np.array(found).T)
-    return Note(12.0 * math.log2(fundamental / place), min(coefficient, _CANDIDATES[-1]))
+    begin, slope = _line(*np.array(found).T)
+    if begin <= 0.0:
+        return None
+    return Note(12.0 * math.log2(math.sqrt(begin) / place), min(slope / begin, _CANDIDATES[-1]))
 
 
 def _notes(example: Mapping[str, Any], sample_rate: int) -> Iterator[tuple[float, np.ndarray]]:
@@ -194,7 +197,7 @@ def _balance(spectrum: np.ndarray, peak: float) -> float:
 
 
 def _line(orders: np.ndarray, frequencies: np.ndarray) -> tuple[float, float]:
-    """Fundamental frequency and B of a line through (f_k / k)² over k²; partials far from it count less."""
+    """Begin and slope of a line through (f_k / k)² over k²; partials far from it count less."""
     x, y = orders**2, (frequencies / orders) ** 2
     weights = np.ones_like(x)
     for _ in range(4):
@@ -203,4 +206,4 @@ def _line(orders: np.ndarray, frequencies: np.ndarray) -> tuple[float, float]:
         begin = mean_y - slope * mean_x
         error = np.abs(y - begin - slope * x)
         weights = 1.0 / (error + np.median(error) + 1e-6 * mean_y)
-    return math.sqrt(begin), float(slope / begin)
+    return float(begin), float(slope)
