@@ -176,10 +176,11 @@ def _stray_sounds(
     strokes, _ = hearing.rises(levels, _STROKE, loud)
     before, after = (levels_at(levels, strokes + away) for away in (-0.02, _STROKE_SECONDS))
     strokes = strokes[(after - before > _LASTING_STROKE) & (after > loud)]
-    strokes = strokes[~_swells(samples, strokes, played, usual)]
-    strokes = np.append(strokes, _sounding_rests(levels, played, loud, end))
-    heard_there = hearing.saliences(samples, strokes + 0.03, strokes + 0.03 + _WINDOW)
-    found += list(zip(strokes.tolist(), (LOWEST_PITCH + np.argmax(heard_there, axis=1)).astype(float), strict=True))
+    begun = np.append(strokes, _sounding_rests(levels, played, loud, end))
+    heard_there = hearing.saliences(samples, begun + 0.03, begun + 0.03 + _WINDOW)
+    pitches = (LOWEST_PITCH + np.argmax(heard_there, axis=1)).astype(float)
+    are_new = ~_swells(samples, begun, pitches, played, usual)
+    found += list(zip(begun[are_new].tolist(), pitches[are_new], strict=True))
     strays: list[tuple[float, float, float]] = []
     starts = np.sort(played.onsets)
     accounts_for = np.where(played.sure, _APART, _APART_UNSURE)
@@ -192,26 +193,28 @@ def _stray_sounds(
     return strays
 
 
-def _swells(samples: np.ndarray, strokes: np.ndarray, played: PlayedNotes, usual: float) -> np.ndarray:
-    """Tells which strokes are notes that swell, as vibrato and bows make them: of the same pitch, without an attack.
+def _swells(
+    samples: np.ndarray, times: np.ndarray, pitches: np.ndarray, played: PlayedNotes, usual: float
+) -> np.ndarray:
+    """Tells where a note swells, as vibrato and bows make it: its own pitch gets louder, but there is no attack.
 
     Args:
         samples: float32 `[n]` at `onsets.SAMPLE_RATE`.
-        strokes: When the sound gets louder, s, `[m]`.
+        times: When the sound gets louder, s, `[m]`.
+        pitches: What is heard then, MIDI note numbers, `[m]`.
         played: The notes.
-        usual: Level of its notes, dB of full scale.
+        usual: Level of the notes, dB of full scale.
 
     Returns:
         bool `[m]`.
     """
-    if not len(strokes):
+    if not len(times):
         return np.zeros(0, bool)
-    note = np.maximum(np.searchsorted(played.onsets, strokes) - 1, 0)
-    sounds = (played.onsets[note] < strokes) & (strokes < played.ends[note])
-    heard = LOWEST_PITCH + np.argmax(hearing.saliences(samples, strokes + 0.03, strokes + 0.03 + _WINDOW), axis=1)
+    note = np.maximum(np.searchsorted(played.onsets, times) - 1, 0)
+    sounds = (played.onsets[note] < times) & (times < played.ends[note])
     attacks, _ = find_attacks(samples / np.float32(10.0 ** (usual / 20.0)))
-    sets_in = np.any(np.abs(attacks - strokes[:, np.newaxis]) < _STROKE_TO_ATTACK, axis=1)
-    return sounds & (np.abs(heard - played.pitches[note]) < 0.7) & ~sets_in
+    sets_in = np.any(np.abs(attacks - times[:, np.newaxis]) < _STROKE_TO_ATTACK, axis=1)
+    return sounds & (np.abs(pitches - played.pitches[note]) < 0.7) & ~sets_in
 
 
 def _sounding_rests(levels: np.ndarray, played: PlayedNotes, loud: float, end: float) -> np.ndarray:

@@ -27,15 +27,17 @@ _AFTER_ONSET, _BEFORE_END = 0.08, 0.03  # s that are not
 _TRANSFORM_SECONDS = 4.0  # Notes are padded with silence to that: bins of a quarter of a Hz.
 _MOST_PARTIALS = 20
 _FEWEST_PARTIALS = 6
-_CANDIDATES = np.append(0.0, np.geomspace(3e-6, 2e-3, 300))  # for B: up to that of a piano's shortest strings
+# Of the notes of a plucked or struck string so many have so large a B, at least. Noise and vibrato make one of 1e-6.
+_SURE_SHARE, _LEAST_STRETCHED = 0.75, 3e-6
+# Of B: up to that of a piano's shortest strings.
+_CANDIDATES = np.append(0.0, np.geomspace(_LEAST_STRETCHED, 2e-3, 300))
 _WITHIN_OCTAVES = 1.0 / 24.0  # of its pitch the first partial is looked for
-_VIBRATO_OCTAVES, _BALANCED_TIMES = 1.0 / 24.0, 4  # within which a partial moves
+# How far to either side of its middle a partial moves, and how often the middle is looked for, from the last one on.
+_VIBRATO_OCTAVES, _TIMES_BALANCED = 1.0 / 24.0, 4
 _WITHIN_BINS = 4  # of where another is expected
 _ABOVE_MEDIAN = 8.0  # What a partial's magnitude must be, as a multiple of the median around it
 _AROUND = 20  # bins to either side.
 _BELOW_PEAK = 1e-4  # Magnitudes below this share of the highest count as that.
-# Of the notes of a string instrument so many are stretched, at least; of another half, by as little as noise makes it.
-_SURE_SHARE = 0.75
 _FEWEST_NOTES = 3  # of a pitch tell how it is tuned
 _AUDIBLE_OFFSET = 0.05  # semitones: beside another instrument that is in tune
 
@@ -101,7 +103,7 @@ def measure(builder: tfds.core.DatasetBuilder) -> Measured:
                     if note.inharmonicity is not None:
                         coefficients.setdefault(number, []).append(note.inharmonicity)
     measured = np.array([each for of_pitch in coefficients.values() for each in of_pitch])
-    if not len(measured) or np.mean(measured > 0.0) < _SURE_SHARE:
+    if not len(measured) or np.mean(measured > _LEAST_STRETCHED) < _SURE_SHARE:
         coefficients = {}
     offset = float(np.median([each for of_pitch in tunings.values() for each in of_pitch] or [0.0]))
     # One note may be another than the annotated one, or played out of tune: where there are few, the offset counts.
@@ -189,7 +191,7 @@ def _peak(spectrum: np.ndarray, place: float, within: float) -> float | None:
 def _balance(spectrum: np.ndarray, peak: float) -> float:
     """Bin, with its fraction, about which the power around a peak is balanced: vibrato has peaks where it turns."""
     place = peak
-    for _ in range(_BALANCED_TIMES):
+    for _ in range(_TIMES_BALANCED):
         first, last = (round(place * 2.0**octaves) for octaves in (-_VIBRATO_OCTAVES, _VIBRATO_OCTAVES))
         bins = np.arange(first, min(last + 1, len(spectrum)))
         place = float(np.average(bins, weights=spectrum[bins] ** 2))

@@ -16,9 +16,9 @@ def start_from(instrument: Instrument, other: Instrument) -> None:
     """Copies the weights that two instruments share, by what they stand for.
 
     A channel that only the new instrument has is ignored at first. Where a head is larger than the other one's, the
-    last of its values stands for the rest; a head that the other one has not begins anew. The level, the
-    tuning, the stiffness of the strings and the processors' own weights, which are the room, are of the recordings, and
-    are not copied.
+    last of its values stands for the rest; a head that the other one has not begins anew. The level, the tuning,
+    the stiffness of the strings and the processors' own weights, which are the room, are of the recordings, and are not
+    copied.
 
     Args:
         instrument: With its variables.

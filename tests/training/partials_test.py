@@ -105,6 +105,15 @@ def test_a_single_note_does_not_tell_how_its_pitch_is_tuned():
     np.testing.assert_allclose(measured.tuning, 0.1, atol=0.005)
 
 
+@pytest.mark.parametrize(("inharmonicity", "is_string"), [(5e-7, False), (6e-6, True)])
+def test_partials_that_are_hardly_stretched_are_those_of_no_string(inharmonicity, is_string):
+    notes = np.float64([[0, 1, 57, 90], [1, 2, 57, 90]])
+    nothing = {0: np.zeros([0, 2]), 1: np.zeros([0, 2])}
+    sound = np.concatenate([_string(220.0, inharmonicity, seconds=1.0, noise=1e-5, seed=seed) for seed in (0, 1)])
+    measured = partials.measure(_Builder({0: notes, 1: np.zeros([0, 4])}, nothing, sound))
+    np.testing.assert_array_equal(measured.inharmonicity > 0.0, is_string)
+
+
 def test_recordings_without_notes_that_tell_are_in_tune():
     silent = {0: np.zeros([0, 4]), 1: np.float64([[0.0, 1.0, 64, 90]])}
     measured = partials.measure(_Builder(silent, {0: np.zeros([0, 2]), 1: np.zeros([0, 2])}, np.zeros(SAMPLE_RATE)))
