@@ -25,15 +25,15 @@ _FEWEST_OF_A_KIND = 8
 _WORSE = 1.4
 _REGISTERS = 3
 
-# What is wrong where the instrument has less of it than the recording, and where it has more.
+# What is wrong with what, where the instrument has less of it than the recording, and where it has more.
 _FAULTS = {
-    "log_mel": ("the tone is off",) * 2,
-    "envelope": ("the loudness is off",) * 2,
-    "rise": ("attacks are harder than recorded", "attacks are blurred"),
-    "click": ("attacks have another colour",) * 2,
-    "stretch": ("high partials lie too low", "high partials lie too high"),
-    "flux": ("held notes are too still", "held notes are too restless"),
-    "decay": ("held notes die away too soon", "held notes ring too long"),
+    "log_mel": ("the tone", ("is off",) * 2),
+    "envelope": ("the loudness", ("is off",) * 2),
+    "rise": ("attacks", ("are harder than recorded", "are blurred")),
+    "click": ("attacks", ("have another colour",) * 2),
+    "stretch": ("high partials", ("lie too low", "lie too high")),
+    "flux": ("held notes", ("are too still", "are too restless")),
+    "decay": ("held notes", ("die away too soon", "ring too long")),
 }
 
 
@@ -85,18 +85,21 @@ def judge(
     faults = dict(
         sorted(((name, each) for name, each in multiples.items() if each > HEARD), key=lambda fault: -fault[1])
     )
-    phrases = [_FAULTS[name][int(_has_more(name, notes))] for name in faults]
-    worst = max(multiples.get("log_mel", 0.0), multiples.get("envelope", 0.0))
     out_of_tune = pitch_accuracy < LOWEST_PITCH_ACCURACY
-    if out_of_tune:
-        phrases.insert(0, "the pitch is off")
+    said: dict[str, list[str]] = {}  # of what → what is wrong with it
+    for name in list(faults)[: _MOST_FAULTS - out_of_tune]:
+        subject, ways = _FAULTS[name]
+        said.setdefault(subject, []).append(ways[int(_has_more(name, notes))])
+    phrases = ["the pitch is off"] if out_of_tune else []
+    phrases += [f"{subject} {' and '.join(ways)}" for subject, ways in said.items()]
+    worst = max(multiples.get("log_mel", 0.0), multiples.get("envelope", 0.0))
     if worst > RECOGNISED or pitch_accuracy < 0.5:
         verdict = "far off"
     elif worst > NEAR or out_of_tune:
         verdict = "recognised"
     else:
         verdict = "near" if faults else "taken for the recording"
-    message = verdict.capitalize() + (f": {_and(phrases[:_MOST_FAULTS])}." if phrases else ".")
+    message = verdict.capitalize() + (f": {_and(phrases)}." if phrases else ".")
     if against != "the player":
         message += " (Beside a usual player: no note is played twice.)"
     record = [*_worst_notes(notes, faults, styles), *advice][:_MOST_ADVICE]
@@ -128,7 +131,8 @@ def _worst_notes(notes: Likeness, faults: Mapping[str, float], styles: Sequence[
         kind = max(medians, key=medians.__getitem__, default=None)
         if kind is not None and medians[kind] > least and kind not in told:
             told.add(kind)
-            yield f"Record more {kind}: {_FAULTS[name][int(_has_more(name, notes))]} there above all."
+            subject, ways = _FAULTS[name]
+            yield f"Record more {kind}: {subject} {ways[int(_has_more(name, notes))]} there above all."
 
 
 def _kinds(notes: Likeness, styles: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
@@ -157,4 +161,7 @@ def _kinds(notes: Likeness, styles: Sequence[str]) -> Iterator[tuple[str, np.nda
 
 
 def _and(phrases: Sequence[str]) -> str:
-    return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"
+    *before, last = phrases
+    if not before:
+        return last
+    return f"{', '.join(before)}{',' * any(' and ' in phrase for phrase in phrases)} and {last}"

@@ -50,6 +50,15 @@ def test_late_attacks_are_named():
     assert verdict.message.startswith("Near: attacks are blurred")
 
 
+def test_what_is_wrong_with_one_thing_is_said_of_it_together():
+    wrong = play(delay=0.006, colour=2.5)
+    assert "the tone is off, and attacks have another colour and are blurred." in judged(wrong).message
+    assert (
+        "the pitch is off, the tone is off and attacks have another colour."
+        in judged(wrong, pitch_accuracy=0.8).message
+    )
+
+
 def test_what_has_another_tone_or_plays_other_notes_is_told_apart():
     dull = judged(play(colour=1.4))
     assert dull.verdict in ("near", "recognised") and "the tone is off" in dull.message
