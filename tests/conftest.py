@@ -40,7 +40,8 @@ def _write_take(path, seconds=12.0, seed=0):
     starts = np.arange(0.1, seconds - 0.5, 0.4)
     pitches, velocities = random.integers(40, 60, len(starts)), random.integers(50, 127, len(starts))
     voice = Voice(
-        np.stack([starts, starts + 0.35, pitches, velocities], axis=1), np.array([[0.0, 55, 0], [seconds / 2, 55, 127]])
+        np.stack([starts, starts + 0.35, pitches, velocities], axis=1),
+        np.array([[0.0, 55, 0], [0.0, 56, 0], [seconds / 2, 55, 127], [seconds * 3 / 4, 56, 127]]),
     )
     samples = np.zeros(round(seconds * 16000), np.float32)
     for start, end, pitch, velocity in voice.notes:

@@ -72,6 +72,7 @@ class Harmonic(ddsp.synths.Harmonic):
         amp_resample_method: str = "window",
         normalize_below_nyquist: bool = True,
         scale_fn: Any = exp_sigmoid,
+        style: str | None = None,
         name: str = "harmonic",
     ) -> None:
         """Describes the bank.
@@ -90,6 +91,7 @@ class Harmonic(ddsp.synths.Harmonic):
             amp_resample_method: How amplitudes go from frame to frame: 'window' (overlapping Hann windows) or 'linear'.
             normalize_below_nyquist: Whether harmonics that are silent are removed before normalising.
             scale_fn: Maps network outputs to amplitudes.
+            style: The style without which the bank is not needed: where takes have none, the group leaves it out.
             name: Name of the layer, under which the group's DAG finds it.
 
         Raises:
@@ -108,6 +110,7 @@ class Harmonic(ddsp.synths.Harmonic):
             name=name,
         )
         self.hop = hop
+        self.style = style
         self.n_harmonics = n_harmonics
         self.f0_ratio = f0_ratio
         self.parameters = {"amplitudes": 1, "harmonic_distribution": n_harmonics}

@@ -8,7 +8,7 @@ import os
 import pathlib
 import re
 import threading
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import gin
@@ -18,6 +18,7 @@ from neural_midi_synth import configs
 from neural_midi_synth.errors import DataError
 from neural_midi_synth.files.outputs import write_aside
 from neural_midi_synth.instrument import config_check
+from neural_midi_synth.instrument.controls import Controls
 from neural_midi_synth.instrument.instrument import Instrument
 
 # gin configures these; nothing here calls them.
@@ -34,6 +35,7 @@ __all__ = [
     "as_folder",
     "build",
     "configure",
+    "configured_controls",
     "keep_verdict",
     "kept_verdict",
     "load",
@@ -87,6 +89,19 @@ def configure(
         raise DataError(f"gin: {place}{_first_line(error)}") from error
 
 
+def configured_controls(debug: bool = False) -> Controls:
+    """Builds the controls of the instrument that gin is configured for, alone.
+
+    Args:
+        debug: As for `build`.
+
+    Raises:
+        DataError: The configuration does not describe controls.
+    """
+    with contextlib.nullcontext() if debug else _as_data_errors():
+        return Controls()
+
+
 def build(debug: bool = False) -> Instrument:
     """Builds the instrument that gin is configured for.
 
@@ -96,13 +111,17 @@ def build(debug: bool = False) -> Instrument:
     Raises:
         DataError: The configuration does not describe an instrument; the message says which part.
     """
-    if debug:
+    with contextlib.nullcontext() if debug else _as_data_errors():
         instrument = Instrument()
         instrument.build_variables()
         return instrument
+
+
+@contextlib.contextmanager
+def _as_data_errors() -> Iterator[None]:
+    """Makes what goes wrong with parts of the configuration a sentence."""
     try:
-        instrument = Instrument()
-        instrument.build_variables()
+        yield
     except (
         ArithmeticError,
         AttributeError,
@@ -113,7 +132,6 @@ def build(debug: bool = False) -> Instrument:
         tf.errors.OpError,
     ) as error:
         raise DataError(f"gin: {_first_line(error)}") from error
-    return instrument
 
 
 def _first_line(error: Exception) -> str:

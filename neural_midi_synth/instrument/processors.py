@@ -88,6 +88,7 @@ class ProcessorGroup(ddsp.processors.ProcessorGroup):
         voices: Sequence[Sequence[Any]] | None = None,
         bus: Sequence[Sequence[Any]] = (),
         dag: Sequence[Sequence[Any]] | None = None,
+        without_styles: Sequence[str] = (),
         name: str = "processor_group",
     ) -> None:
         """Wires the processors.
@@ -98,6 +99,7 @@ class ProcessorGroup(ddsp.processors.ProcessorGroup):
             bus: The nodes that come after the sum.
             dag: The nodes of both in one list, as configs had them before there were voices: the bus begins with the
                 first reverb. Where it is given, it goes before the other two.
+            without_styles: Processors that are there for one of these styles are left out, as if they were silent.
             name: Name of the layer.
 
         Raises:
@@ -107,6 +109,7 @@ class ProcessorGroup(ddsp.processors.ProcessorGroup):
         if dag is not None:
             n_voices = next((i for i, node in enumerate(dag) if isinstance(node[0], Reverb)), len(dag))
             voices, bus = dag[:n_voices], dag[n_voices:]
+        voices, bus = _without(without_styles, voices or (), bus)
         if not voices:
             raise ValueError("ProcessorGroup.voices: name at least one processor.")
         super().__init__(dag=[*voices, *bus], name=name)
@@ -281,6 +284,28 @@ class ProcessorGroup(ddsp.processors.ProcessorGroup):
         if name in self._of_voices:
             outputs["out"] = {"controls": controls, "signal": _mixed(signal, voices, audible)}
         return outputs, next_state
+
+
+def _without(styles: Sequence[str], *graphs: Sequence[Sequence[Any]]) -> list[list[Sequence[Any]]]:
+    """Leaves out what is there for some styles, and what would then add up one signal, which stands in its place."""
+    instead: dict[str, str | None] = {}
+    left: list[list[Sequence[Any]]] = []
+    for graph in graphs:
+        left.append([])
+        for processor, keys, *rest in graph:
+            signal, taken = f"{processor.name}/signal", [instead.get(key, key) for key in keys]
+            signals = [key for key in taken if key is not None]
+            if getattr(processor, "style", None) in {*styles}:
+                instead[signal] = None
+            elif type(processor) is ddsp.processors.Add and len(signals) < 2:
+                instead[signal] = signals[0] if signals else None
+            elif len(signals) == len(keys):
+                left[-1].append((processor, signals, *rest))
+            else:
+                raise ValueError(
+                    f"ProcessorGroup.without_styles: '{processor.name}' takes the signal of what is left out."
+                )
+    return left
 
 
 def _step(processor: BlockProcessor, controls: dict[str, tf.Tensor], state: State) -> tuple[tf.Tensor, State]:

@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gin
@@ -21,15 +21,14 @@ from neural_midi_synth.errors import DataError
 from neural_midi_synth.files.locks import only_writer
 from neural_midi_synth.files.outputs import check_writable, write_aside
 from neural_midi_synth.instrument.instrument import Instrument
-from neural_midi_synth.instrument.loading import CONFIG_NAME, DATA_SET_NAME, build
-from neural_midi_synth.training import partials
+from neural_midi_synth.instrument.loading import CONFIG_NAME, DATA_SET_NAME, build, configured_controls
+from neural_midi_synth.training import fitting, partials
 from neural_midi_synth.training.batches import check_clips, held_out_batches, training_batches
 from neural_midi_synth.training.callbacks import Budget, Checkpoints, ExampleLog, Progress, read_examples
 from neural_midi_synth.training.optimizers import adam, muon  # noqa: F401  (gin configures them)
 from neural_midi_synth.training.schedules import cosine_decay, exponential_decay  # noqa: F401  (gin configures them)
 from neural_midi_synth.training.starting import start_from
 
-_FEW_VALUES = 16  # of a style, told one by one
 _UNTIL_STOPPED = 10**9  # epochs
 _LOWEST_LEVEL = 1e-3  # So that recordings that are all but silent are not divided by nothing.
 _OF_CALLER = ["builder", "save_dir", "example_dir", "max_minutes", "strategy", "callbacks", "debug", "start"]
@@ -95,9 +94,12 @@ def train(
     strategy = strategy or tf.distribute.get_strategy()
     resolver = strategy.cluster_resolver
     is_chief = resolver is None or resolver.task_type in (None, "chief") or resolver.task_id == 0
+    controls = configured_controls(debug)
+    learnt = fitting.ranges(builder, controls.styles, controls.defaults)
     tf.keras.utils.set_random_seed(seed)
     with strategy.scope():
-        instrument = build(debug)
+        with fitting.only_what_is_used(controls, learnt["styles"]) as unused:
+            instrument = build(debug)
         if start is not None:
             start_from(instrument, start)
         hidden = instrument.decoder.hidden_kernels()
@@ -109,6 +111,10 @@ def train(
     check_clips(builder, clip_samples, instrument.sample_rate)
     if is_chief:
         print(f"{instrument.count_params():,} parameters, {builder.info.splits['train'].num_examples} examples.")
+        for style in unused:
+            del learnt["styles"][style]
+        if unused:
+            print(f"No take changes {' or '.join(unused)}: the instrument is without.")
     with only_writer(save_dir) if is_chief else contextlib.nullcontext():
         if checkpoints.restore():
             print(f"Going on from step {budget.step}, {float(budget.seconds.numpy()) / 60.0:.1f} minutes.")
@@ -122,7 +128,7 @@ def train(
         progress = Progress(budget, learning_rate, schedule, save_dir)
         own: list[tf.keras.callbacks.Callback] = [progress, checkpoints]
         if is_chief:
-            _write_facts(save_dir, builder, instrument)
+            _write_facts(save_dir, builder, learnt)
             own.append(ExampleLog(budget, save_dir / "logs", pieces, steps_per_example))
 
         def fit_epochs(n_steps: int, n_epochs: int) -> None:
@@ -162,7 +168,7 @@ def _check_counts(**counts: int) -> None:
             raise DataError(f"gin: train.{name} is {count!r}. Make it a whole number from 1.")
 
 
-def _write_facts(save_dir: pathlib.Path, builder: tfds.core.DatasetBuilder, instrument: Instrument) -> None:
+def _write_facts(save_dir: pathlib.Path, builder: tfds.core.DatasetBuilder, learnt: Mapping[str, Any]) -> None:
     """Writes what the instrument is (the operative config) and what it is trained on."""
     with write_aside(save_dir / CONFIG_NAME) as path:
         path.write_text(gin.operative_config_str(max_line_length=120), encoding="utf-8")
@@ -174,37 +180,4 @@ def _write_facts(save_dir: pathlib.Path, builder: tfds.core.DatasetBuilder, inst
     with write_aside(before) as path:
         if metadata.get("inspection"):
             facts["inspection"] = metadata["inspection"]
-        path.write_text(json.dumps({**facts, **_ranges(builder, instrument)}, indent=2), encoding="utf-8")
-
-
-def _ranges(builder: tfds.core.DatasetBuilder, instrument: Instrument) -> dict[str, Any]:
-    """Finds where the instrument is at home: pitches, velocities and values of the styles in the train split.
-
-    Returns:
-        'pitch', 'velocity' and each of the 'styles' → their 'minimum' and 'maximum', as in MIDI; of a style with few
-        different 'values' these, too.
-    """
-    defaults = instrument.controls.defaults
-    styles = {style: number for style, number in instrument.styles.items() if style in defaults}
-    values: dict[str, set[float]] = {name: set() for name in ("pitch", "velocity", *styles)}
-    wanted = ("notes", "note_voices", "control_changes", "control_change_voices")
-    # tfds could decode these features alone, but would warn of what it does for that itself.
-    examples = builder.as_dataset(split="train").map(lambda example: {name: example[name] for name in wanted})
-    for example in examples.as_numpy_iterator():
-        notes, changes = example["notes"], example["control_changes"]
-        values["pitch"].update(notes[:, 2].tolist())
-        values["velocity"].update(notes[:, 3].tolist())
-        for style, number in styles.items():
-            of_style = changes[:, 1] == number
-            values[style].update(changes[of_style, 2].tolist())
-            told_at_start = example["control_change_voices"][of_style & (changes[:, 0] <= 0.0)]
-            if not set(example["note_voices"].tolist()) <= set(told_at_start.tolist()):
-                values[style].add(defaults[style])
-    ranges = {name: {"minimum": min(of), "maximum": max(of)} for name, of in values.items() if of}
-    for style in styles:
-        if len(values[style]) <= _FEW_VALUES:
-            ranges[style]["values"] = sorted(values[style])
-    return {
-        **{name: ranges[name] for name in ("pitch", "velocity") if name in ranges},
-        "styles": {style: ranges[style] for style in styles},
-    }
+        path.write_text(json.dumps({**facts, **learnt}, indent=2), encoding="utf-8")

@@ -15,10 +15,11 @@ _AFTER_INPUTS = ("recurrent/", "output/", "head/")  # Weights that are not of th
 def start_from(instrument: Instrument, other: Instrument) -> None:
     """Copies the weights that two instruments share, by what they stand for.
 
-    A channel that only the new instrument has is ignored at first. Where a head is larger than the other one's, the
-    last of its values stands for the rest; a head that the other one has not begins anew. The level, the tuning,
-    the stiffness of the strings and the processors' own weights, which are the room, are of the recordings, and are not
-    copied.
+    A channel that only the new instrument has is ignored at first. One that only the other has is taken to be halfway,
+    or off if it is a switch, which has no Fourier features; where each channel has an MLP, that is left out. Where a
+    head is larger than the other one's, the last of its values stands for the rest; a head that the other one has not
+    begins anew. The level, the tuning, the stiffness of the strings and the processors' own weights, which are the
+    room, are of the recordings, and are not copied.
 
     Args:
         instrument: With its variables.
@@ -48,6 +49,24 @@ def start_from(instrument: Instrument, other: Instrument) -> None:
         without = own if is_head else np.zeros_like(own)
         taken = [without[row] if place is None else values[place] for row, place in enumerate(places)]
         variable.assign(np.moveaxis(np.stack(taken), 0, axis))
+    for name in shared:
+        if name.endswith("/0/kernel") and not name.startswith(_AFTER_INPUTS):
+            (bias, *_), (known, _, known_entries) = ours[name.replace("kernel", "bias")], theirs[name]
+            gone = np.array([entry not in ours[name][2] for entry in known_entries])
+            bias.assign_add(_halfway(known_entries)[gone] @ known.numpy()[gone])
+
+
+def _halfway(features: Sequence[tuple]) -> np.ndarray:
+    """Values of channels and their Fourier features, `[n]`, where each channel is halfway, or 0 if it has no such."""
+    with_waves = {channel for channel, *wave in features if wave}
+    values = []
+    for channel, *wave in features:
+        value = 0.5 if channel in with_waves else 0.0
+        if wave:
+            kind, octave = wave
+            value = {"sin": np.sin, "cos": np.cos}[kind](np.pi * 2.0**octave * value)
+        values.append(value)
+    return np.array(values, np.float32)
 
 
 def _layers(names: Iterable[str]) -> set[str]:

@@ -911,6 +911,45 @@ def test_harmonics_that_are_no_one_bank_are_played_by_themselves(why):
     np.testing.assert_allclose(outputs["tones"]["signal"], together, atol=1e-6)
 
 
+@pytest.mark.parametrize("styles", [[], ["slap"], ["power_chord"], ["slap", "power_chord"]])
+def test_what_is_there_for_a_style_can_be_left_out(styles):
+    bank, fifth = (Harmonic(SAMPLE_RATE, HOP, 10, style=style, name=style or "bank") for style in (None, "power_chord"))
+    noise = FilteredNoise(HOP, 33, initial_bias=-1.0)
+    noise.style = "slap"
+    voices = [
+        (bank, ["amplitudes", "distribution", "f0_hz"]),
+        (fifth, ["fifth_amplitudes", "fifth_distribution", "f0_hz"]),
+        (noise, ["magnitudes"]),
+        (ddsp.processors.Add(name="noises"), ["power_chord/signal", "filtered_noise/signal"]),
+        (ddsp.processors.Add(name="dry"), ["bank/signal", "noises/signal"]),
+    ]
+    group = ProcessorGroup(voices, [(Reverb(100), ["dry/signal"])], without_styles=styles)
+    outputs = dict(zip(voices[0][1][:2] + voices[1][1][:2], _outputs_of_a_network(20, 1, 10, 1, 10)))
+    outputs |= {"f0_hz": _f0(110.0, 120.0, 20), "magnitudes": tf.zeros([1, 20, 33])}
+    expected = sum(
+        ProcessorGroup([node], [(Reverb(100), [f"{node[0].name}/signal"])]).step(
+            outputs, group.initial_state(1) | {node[0].name: node[0].initial_state(1, 0)}
+        )[0]["out"]["signal"]
+        for node in voices[:3]
+        if node[0].style not in styles
+    )
+    found, _ = group.step(outputs, group.initial_state(1))
+    np.testing.assert_allclose(found["out"]["signal"], expected, atol=1e-4)
+    assert ("magnitudes" in group.heads) == ("slap" not in styles)
+
+
+def test_what_another_processor_needs_is_not_left_out():
+    late = _Late(name="late")
+    voices = [
+        (Harmonic(SAMPLE_RATE, HOP, 10, style="slap"), ["amplitudes", "distribution", "f0_hz"]),
+        (late, ["loudness", "harmonic/signal"]),
+    ]
+    with pytest.raises(ValueError, match="without_styles: 'late' takes the signal of what is left out"):
+        ProcessorGroup(voices, without_styles=["slap"])
+    with pytest.raises(ValueError, match="name at least one processor"):
+        ProcessorGroup(voices[:1], without_styles=["slap"])
+
+
 def test_without_a_bus_the_sum_of_the_voices_is_the_sound():
     group = ProcessorGroup([(FilteredNoise(HOP, 33, initial_bias=-1.0), ["magnitudes"])])
     inputs = {"magnitudes": tf.zeros([4, 10, 33])}

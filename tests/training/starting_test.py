@@ -55,6 +55,19 @@ def test_what_both_decoders_see_and_make_is_as_the_first_one_makes_it(mlp_per_ch
     assert np.abs(before["amplitudes"] - found["amplitudes"]).max() > 0.1
 
 
+def test_what_only_the_first_decoder_sees_is_taken_to_be_halfway_and_a_switch_to_be_off():
+    more = {"fourier_features": {"f0_midi": 2, "openness": 3}, "mlp_per_channel": False}
+    first = decoder(("openness", "f0_midi", "switch"), **more)
+    second = decoder(("f0_midi",), seed=1, **{**more, "fourier_features": {"f0_midi": 2}})
+    start_from(OfDecoder(second), OfDecoder(first))
+    pitch = tf.random.stateless_uniform([2, 12, 1], [5, 5])
+    halfway = {"f0_midi": pitch, "openness": tf.fill([2, 12, 1], 0.5), "switch": tf.zeros([2, 12, 1])}
+    expected = first(halfway, state=first.initial_state(2))[0]
+    found = second({"f0_midi": pitch}, state=second.initial_state(2))[0]
+    for name in found:
+        np.testing.assert_allclose(found[name], expected[name], atol=2e-5)
+
+
 def test_layers_of_other_sizes_and_kinds_are_refused():
     first = OfDecoder(decoder(("f0_midi",)))
     for settings, message in (
