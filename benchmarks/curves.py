@@ -34,7 +34,7 @@ _STEPS, _TAKES = (300, 600, 1500, 3000), (1, 3)
 _COLUMNS = ("minutes of takes", "steps", "log-mel", "envelope", "pitch", "rise, median / 90 %", "movement")
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     """Trains what is not there yet, prints the table, and draws."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", nargs="?", type=pathlib.Path, default=DEMO_GUITAR, help="folder of takes")
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--gin_file", action="append", default=[], help="as of nms_train")
     parser.add_argument("--out", type=pathlib.Path, default=OUT, help="where instruments and tables are kept")
     parser.add_argument("--plot", type=pathlib.Path, help="draw the curves as this picture")
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     recordings = sorted(path for path in options.source.iterdir() if path.suffix.lower() in RECORDING_SUFFIXES)
     every = len(recordings)
     points = sorted(

@@ -21,7 +21,11 @@ BENCHMARKS = pathlib.Path(__file__).resolve().parents[1] / "benchmarks"
 def _module(name):
     spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.path.insert(0, str(BENCHMARKS))  # As where it is run: benchmarks import each other.
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(BENCHMARKS))
     return module
 
 
@@ -149,6 +153,29 @@ def test_memory_is_that_of_this_process(measuring):
 
 
 @pytest.mark.slow
+def test_curves_are_drawn_of_what_is_trained_already(tmp_path, write_take, capsys):
+    curves = _module("curves")
+    for name in ("one", "two"):
+        write_take(tmp_path / "takes" / f"{name}.wav", seconds=3.0)
+    kept, out = {}, tmp_path / "out"
+    for takes, steps, log_mel in ((1, 20, 4.0), (2, 20, 3.0), (2, 40, 2.0)):
+        notes = {"measures": {"rise": {"median": 0.5, "p90": 2.0}}, "flux_share": 0.9}
+        mean = {"log_mel_db": log_mel, "envelope_db": 1.0, "pitch_accuracy": 0.95}
+        kept[f"{takes}_takes_{steps}_steps"] = {"mean": mean, "notes": notes}
+    out.mkdir()
+    (out / "tables.json").write_text(json.dumps(kept))
+    words = ["--steps", "20", "40", "--takes", "1", "2", "--takes_steps", "20"]
+    curves.main([str(tmp_path / "takes"), *words, "--out", str(out), "--plot", str(tmp_path / "curves.png")])
+    rows = _cells(capsys.readouterr().out.splitlines())
+    assert [(row["minutes of takes"], row["steps"], row["log-mel"]) for row in rows] == [
+        ("0.1", "20", "4.0 dB"),
+        ("0.1", "20", "3.0 dB"),
+        ("0.1", "40", "2.0 dB"),
+    ]
+    assert rows[0]["rise, median / 90 %"] == "0.5 / 2.0 ms" and rows[0]["movement"] == "90 %"
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_the_sound_of_an_instrument_is_told_beside_the_last_table(trained, tmp_path, capsys):
     sound = _module("sound")
     words = [str(trained.takes), "--instrument", str(trained.folder), "--out", str(tmp_path)]

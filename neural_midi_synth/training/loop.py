@@ -159,6 +159,8 @@ def train(
         for callback in own:
             if isinstance(callback, ExampleLog):
                 callback.finish()
+        if is_chief and (outlook := progress.outlook()):
+            print(outlook)
     return instrument
 
 

@@ -48,6 +48,19 @@ def test_a_budget_of_steps_counts_those_of_the_optimizer(instrument):
         assert (budget.step, budget.progress) == (step, progress)
 
 
+def test_training_tells_whether_more_of_it_or_more_takes_would_be_heard(instrument, tmp_path):
+    progress = Progress(Budget(instrument.optimizer, 10_000, None), 1e-3, lambda step, done: 1.0, tmp_path)
+    progress.on_epoch_end(0, {"loss": 2.0})
+    assert progress.outlook() is None  # Nothing is held out.
+    progress.on_epoch_end(1, {"loss": 2.0, "val_loss": 2.2})
+    assert progress.outlook().startswith("More training would be heard")
+    progress.on_epoch_end(2, {"loss": 2.0, "val_loss": 4.0})
+    assert progress.outlook().startswith("More takes would be heard, more training hardly")
+    progress.on_epoch_end(3, {"loss": 2.0, "val_loss": 2.2})
+    instrument.optimizer.iterations.assign(9_000)
+    assert progress.outlook() == "More training or takes would hardly be heard."
+
+
 @pytest.mark.parametrize("of", ["weights", "optimizer"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_state_with_a_number_that_is_none_is_not_saved(instrument, tmp_path, of, value):

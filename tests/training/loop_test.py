@@ -112,7 +112,7 @@ def test_the_instrument_tells_what_it_was_trained_on(trained):
         assert {low, high} <= set(played)
     assert facts["styles"] == {
         "openness": {"minimum": 0.0, "maximum": 127.0, "values": [0.0, 127.0]},
-        "power_chord": {"minimum": 0.0, "maximum": 0.0, "values": [0.0]},
+        "power_chord": {"minimum": 0.0, "maximum": 127.0, "values": [0.0, 127.0]},
     }
 
 
