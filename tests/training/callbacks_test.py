@@ -55,7 +55,7 @@ def test_training_tells_whether_more_of_it_or_more_takes_would_be_heard(instrume
     progress.on_epoch_end(1, {"loss": 2.0, "val_loss": 2.2})
     assert progress.outlook().startswith("More training would be heard")
     progress.on_epoch_end(2, {"loss": 2.0, "val_loss": 4.0})
-    assert progress.outlook().startswith("More takes would be heard, more training hardly")
+    assert progress.outlook().startswith("More takes would be heard rather than more training")
     progress.on_epoch_end(3, {"loss": 2.0, "val_loss": 2.2})
     instrument.optimizer.iterations.assign(9_000)
     assert progress.outlook() == "More training or takes would hardly be heard."
