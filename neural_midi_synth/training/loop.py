@@ -100,6 +100,8 @@ def train(
     with strategy.scope():
         with fitting.only_what_is_used(controls, learnt["styles"]) as unused:
             instrument = build(debug)
+        for style in unused:
+            del learnt["styles"][style]
         if start is not None:
             start_from(instrument, start)
         hidden = instrument.decoder.hidden_kernels()
@@ -111,8 +113,6 @@ def train(
     check_clips(builder, clip_samples, instrument.sample_rate)
     if is_chief:
         print(f"{instrument.count_params():,} parameters, {builder.info.splits['train'].num_examples} examples.")
-        for style in unused:
-            del learnt["styles"][style]
         if unused:
             print(f"No take changes {' or '.join(unused)}: the instrument is without.")
     with only_writer(save_dir) if is_chief else contextlib.nullcontext():

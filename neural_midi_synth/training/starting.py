@@ -52,7 +52,8 @@ def start_from(instrument: Instrument, other: Instrument) -> None:
     for name in shared:
         if name.endswith("/0/kernel") and not name.startswith(_AFTER_INPUTS):
             (bias, *_), (known, _, known_entries) = ours[name.replace("kernel", "bias")], theirs[name]
-            gone = np.array([entry not in ours[name][2] for entry in known_entries])
+            channels = {channel for channel, *_ in ours[name][2]}
+            gone = np.array([channel not in channels for channel, *_ in known_entries])
             bias.assign_add(_halfway(known_entries)[gone] @ known.numpy()[gone])
 
 

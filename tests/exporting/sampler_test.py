@@ -356,7 +356,7 @@ def test_the_command_says_how_large_it_is(trained, run_command, tmp_path):
     n_samples, estimated = re.fullmatch(r"(\d+) samples, about (\d+) MB", before).groups()
     path = tmp_path / "sampler" / "instrument.sfz"
     assert re.fullmatch(rf"{re.escape(str(path))}: \d+\.\d MB", after)
-    assert len(regions(path)) == int(n_samples) <= 20 * 2 * 3 * 2
+    assert len(regions(path)) == int(n_samples) == 20 * 2 * 2 * 2  # Pitches, velocities, and two values of each style.
     # The takes have notes from 40 to 59, and openness 0 and 127 alone.
     assert {int(region["lokey"]) for region in regions(path)} >= {0}
     assert SIZES["small"].round_robins == 1 and "seq_length" not in path.read_text()

@@ -60,6 +60,11 @@ def test_what_only_the_first_decoder_sees_is_taken_to_be_halfway_and_a_switch_to
     first = decoder(("openness", "f0_midi", "switch"), **more)
     second = decoder(("f0_midi",), seed=1, **{**more, "fourier_features": {"f0_midi": 2}})
     start_from(OfDecoder(second), OfDecoder(first))
+    # Of a channel that both have, Fourier features that only the first one has are left out.
+    coarser = decoder(("f0_midi",), seed=1, **{**more, "fourier_features": {"f0_midi": 1}})
+    start_from(OfDecoder(coarser), OfDecoder(first))
+    biases = (each.weights_by_name()["all/0/bias"][0] for each in (coarser, second))
+    np.testing.assert_array_equal(*biases)
     pitch = tf.random.stateless_uniform([2, 12, 1], [5, 5])
     halfway = {"f0_midi": pitch, "openness": tf.fill([2, 12, 1], 0.5), "switch": tf.zeros([2, 12, 1])}
     expected = first(halfway, state=first.initial_state(2))[0]
