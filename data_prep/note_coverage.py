@@ -126,7 +126,6 @@ def _advice(
             break
         how_many = "No" if not cell["notes"] else f"Only {cell['notes']}"
         style = f" with {cell['style'].replace('_', ' ')}" if cell["style"] else ""
-        advice.append(
-            f"{how_many} {cell['what']} notes{style} from {note_name(cell['low'])} to {note_name(cell['high'])}."
-        )
+        notes = f"{cell['what']} note{'s' * (cell['notes'] != 1)}"
+        advice.append(f"{how_many} {notes}{style} from {note_name(cell['low'])} to {note_name(cell['high'])}.")
     return advice[:_MOST_ADVICE]
